@@ -1,0 +1,44 @@
+"""ensemble_keras: a labelled set of images in, one Keras model out."""
+
+import importlib
+
+from ensemble_keras._version import __version__
+
+# Public name -> the module that holds it. Loaded on first use, so that `import ensemble_keras` costs nothing.
+_HOME = {
+    "ImageDataset": "data.dataset",
+    "find_leaks": "data.leaks",
+    "list_backbones": "backbones.registry",
+    "build_backbone": "backbones.registry",
+    "register_backbone": "backbones.registry",
+    "FeatureStore": "features.store",
+    "extract_features": "features.extraction",
+    "build_member": "members.member",
+    "out_of_fold_predictions": "members.out_of_fold",
+    "SoftVoting": "combiners.voting",
+    "HardVoting": "combiners.voting",
+    "GeometricVoting": "combiners.voting",
+    "ConcatenateDense": "combiners.concatenation",
+    "StackedMetaLearner": "combiners.stacking",
+    "fit_combiner": "combiners.fitting",
+    "build_ensemble": "combiners.ensemble",
+    "save_ensemble": "artifact",
+    "load_ensemble": "artifact",
+    "EnsembleClassifier": "classifier",
+    "EvaluationReport": "evaluation.report",
+    "compare": "measures.significance",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,112 @@
+"""Validation: argument checks with one form of message: the rule, what came, the next step."""
+
+import difflib
+
+import numpy as np
+
+
+def suggest(name, known):
+    """Returns `" Did you mean 'X'?"` for the known name nearest to `name`, or `""`; ignores case."""
+    by_lower = {str(k).lower(): str(k) for k in known}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def check_choice(argument, value, choices):
+    """Raises `ValueError` unless `value` is one of `choices`; returns it."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{argument}` must be one of {listed}. Received: {value!r}.{suggest(value, choices)}")
+    return value
+
+
+def check_image_size(image_size):
+    """Returns `(height, width)` from one int or a pair of ints, each at least 1."""
+    pair = (image_size, image_size) if isinstance(image_size, int | np.integer) else image_size
+    try:
+        height, width = (int(side) for side in pair)
+        exact = all(int(side) == side for side in pair)
+    except (TypeError, ValueError):
+        exact, height, width = False, 0, 0
+    if not exact or height < 1 or width < 1:
+        raise ValueError(f"`image_size` must be one int or (height, width), in pixels. Received: {image_size!r}.")
+    return height, width
+
+
+def check_images(x, argument="x"):
+    """Returns `x` as an array of images `(n, height, width, 3)` with values in [0, 255], or raises `ValueError`.
+
+    uint8 arrays pass unchanged, other integers and floats become float32. An empty array, another shape, NaN,
+    values outside [0, 255] and float images that look scaled to [0, 1] are refused.
+    """
+    x = np.asarray(x)
+    taken = "images of shape (n, height, width, 3) with values in [0, 255]"
+    if x.dtype.kind not in "uif":
+        raise ValueError(f"`{argument}` must hold {taken}. Received: an array of dtype {x.dtype}.")
+    if x.ndim != 4 or x.shape[-1] != 3:
+        grey = x.ndim == 3 or (x.ndim == 4 and x.shape[-1] == 1)
+        hint = " Repeat grey images over three channels: `np.repeat(x.reshape(*x.shape[:3], 1), 3, -1)`."
+        raise ValueError(f"`{argument}` must hold {taken}. Received: shape {x.shape}.{hint if grey else ''}")
+    if not len(x):
+        raise ValueError(f"`{argument}` must hold {taken}. Received: no image (shape {x.shape}).")
+    if x.dtype == np.uint8:
+        return x
+    low, high = float(x.min()), float(x.max())
+    if np.isnan(low) or np.isnan(high):
+        rows = np.flatnonzero(np.isnan(x).any(axis=(1, 2, 3)))
+        raise ValueError(f"`{argument}` must hold {taken}. Received: NaN pixels in {rows_text(rows)}.")
+    if low < 0 or high > 255:
+        raise ValueError(f"`{argument}` must hold {taken}. Received: values from {low:g} to {high:g}.")
+    if x.dtype.kind == "f" and 0 < high <= 1:
+        raise ValueError(
+            f"`{argument}` must hold {taken}. Received: floats from {low:g} to {high:g}, which look scaled to "
+            "[0, 1]. Multiply them by 255: preprocessing happens inside the model."
+        )
+    return x.astype("float32", copy=False)
+
+
+def check_labels(y, n, argument="y"):
+    """Returns `y` as a 1-D array of `n` labels (ints or strings), or raises `ValueError`.
+
+    `(n, 1)` columns, as `keras.datasets` gives them, are flattened; whole floats become ints.
+    """
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2:
+        raise ValueError(
+            f"`{argument}` must hold one label per image, shape (n,). Received: shape {y.shape}. "
+            f"For one-hot rows give `{argument}.argmax(axis=1)`."
+        )
+    if y.shape != (n,):
+        raise ValueError(f"`{argument}` must hold one label per image. Received: shape {y.shape} for {n} images.")
+    if y.dtype.kind in "OUST":
+        missing = np.array([label is None or label != label for label in y.tolist()], dtype=bool)
+        if missing.any():
+            _refuse_missing(argument, missing)
+        return y.astype(str) if not all(isinstance(v, int | np.integer) for v in y.tolist()) else y.astype("int64")
+    if y.dtype.kind == "f":
+        missing = np.isnan(y)
+        if missing.any():
+            _refuse_missing(argument, missing)
+        if (y != np.rint(y)).any():
+            raise ValueError(
+                f"`{argument}` must hold class labels (ints or strings). Received: fractions such as "
+                f"{y[y != np.rint(y)][0]:g}."
+            )
+    elif y.dtype.kind not in "iub":
+        raise ValueError(f"`{argument}` must hold class labels (ints or strings). Received: dtype {y.dtype}.")
+    return y.astype("int64")
+
+
+def rows_text(rows, limit=5):
+    """Returns `"2 rows: 3, 8"`, naming the first `limit` of them."""
+    rows = [int(row) for row in rows]
+    more = ", …" if len(rows) > limit else ""
+    return f"{len(rows)} row{'s' * (len(rows) != 1)}: {', '.join(map(str, rows[:limit]))}{more}"
+
+
+def _refuse_missing(argument, missing):
+    raise ValueError(
+        f"`{argument}` must hold no missing label. Received: NaN or None in {rows_text(np.flatnonzero(missing))}."
+    )

@@ -1,0 +1,1 @@
+"""Backbones: networks from raw pixels to features."""

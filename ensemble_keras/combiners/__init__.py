@@ -1,0 +1,1 @@
+"""Combiners: layers that join members into one model."""

@@ -1,0 +1,1 @@
+"""Data: labelled images, read and decoded when needed."""

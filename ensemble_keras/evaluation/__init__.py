@@ -1,0 +1,1 @@
+"""Evaluation: what the model is worth, as numbers, plots and a page."""

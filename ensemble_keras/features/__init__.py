@@ -1,0 +1,1 @@
+"""Features: one pass over the images, kept on disk by content."""

@@ -27,6 +27,7 @@ _HOME = {
     "EnsembleClassifier": "classifier",
     "EvaluationReport": "evaluation.report",
     "compare": "measures.significance",
+    "Training": "members.training",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -1,0 +1,237 @@
+"""The whole pipeline as a scikit-learn classifier: images and labels in, one Keras model out."""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from ensemble_keras import artifact, pipeline
+from ensemble_keras._validation import check_choice, check_image_size
+from ensemble_keras.backbones.registry import backbone_label, build_backbone, has_pretrained_weights
+from ensemble_keras.combiners.choice import named_combiners
+from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
+from ensemble_keras.evaluation.report import EvaluationReport
+from ensemble_keras.features.extraction import extract
+from ensemble_keras.members.member import HEADS
+from ensemble_keras.members.out_of_fold import weights_for
+from ensemble_keras.members.training import Training
+from ensemble_keras.runs import Run
+
+
+class EnsembleClassifier(ClassifierMixin, BaseEstimator):
+    """Fits several backbones as members, joins them, and gives back one `keras.Model`.
+
+    Backbones with pretrained weights stay frozen: one pass over the images gives all their features, and a linear
+    head is solved on each. Backbones without (`"CNN"`, `"Darknet19"`, or `weights=None`) are trained end to end. What
+    the combiner learns from, and every figure of the leaderboard, are predictions on images that the member did not
+    train on.
+
+    Args:
+        backbones: List of names (`"DenseNet121"`), names with options (`"MobileNetV2(alpha=0.35)"`) or `keras.Model`s
+            from images in [0, 255] to features. `list_backbones()` gives the names.
+        combiner: `"soft_voting"`, `"hard_voting"`, `"geometric_voting"`, `"concatenate"`, `"stacking"`; `"auto"`, which
+            compares soft voting, stacking and concatenation on out-of-fold predictions and takes the simplest within
+            the interval of the best; or a combiner layer (rebuilt from its config, never changed). Defaults to
+            `"soft_voting"`.
+        image_size: Int or `(height, width)`, in pixels, of the images that the model takes. Defaults to 224.
+        weights: `"imagenet"`, or `None`: all backbones given by name are trained from scratch.
+        cv: Int, the number of folds, stratified and by group; or a scikit-learn splitter. Byte-identical images share
+            a fold. Defaults to 5.
+        head: `"linear"`, solved to its optimum, or `"mlp"`, of frozen backbones. Defaults to `"linear"`.
+        training: `Training` settings of backbones that are trained end to end. Defaults to `Training()`.
+        class_weight: `None`, `"balanced"`, or a dict from class to the weight of its images.
+        store: A `FeatureStore`, the path of one, or `None`: the one in `directory`, or none.
+        directory: Folder that keeps the features and all finished work, so that the same command goes on after a kill
+            or a lost connection. Defaults to `None`: nothing is kept.
+        leaks: `"warn"` or `"error"`: what happens when an image or a group is in the training and validation data.
+        seed: Int. Of the folds and of all training. Defaults to 0.
+        verbose: 0 shows no progress. Defaults to 1.
+
+    Attributes:
+        model_: The `keras.Model`: raw images `(batch, height, width, 3)` to probabilities `(batch, num_classes)`.
+        classes_: Array of class names, or of the labels where there are no names.
+        members_: List of `keras.Model`s.
+        combiner_: The fitted combiner layer.
+        out_of_fold_: Float32 array `(n, members, num_classes)`.
+        leaderboard_: `pandas.DataFrame`, a row for each member and each combiner compared: out-of-fold accuracy, log
+            loss and ROC AUC, the difference in accuracy to the best member with its 95 % interval, seconds, parameters.
+        verdict_: String: whether the ensemble is worth it.
+        history_: Dict from member to its curves, of what trains by epochs.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), "uint8")
+    >>> y = np.repeat(["cat", "dog"], 20)
+    >>> classifier = ek.EnsembleClassifier(["CNN", "AlexNet(width=0.125)"], image_size=32, cv=2, verbose=0,
+    ...                                    training=ek.Training(epochs=1))
+    >>> classifier.fit(x, y).predict_proba(x).shape
+    (40, 2)
+    """
+
+    def __init__(
+        self,
+        backbones,
+        *,
+        combiner="soft_voting",
+        image_size=224,
+        weights="imagenet",
+        cv=5,
+        head="linear",
+        training=None,
+        class_weight=None,
+        store=None,
+        directory=None,
+        leaks="warn",
+        seed=0,
+        verbose=1,
+    ):
+        self.backbones = backbones
+        self.combiner = combiner
+        self.image_size = image_size
+        self.weights = weights
+        self.cv = cv
+        self.head = head
+        self.training = training
+        self.class_weight = class_weight
+        self.store = store
+        self.directory = directory
+        self.leaks = leaks
+        self.seed = seed
+        self.verbose = verbose
+
+    def fit(self, x, y=None, *, groups=None, validation_data=None):
+        """Fits members and combiner.
+
+        Args:
+            x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
+            y: Labels `(n,)`, ints or strings; not needed with a labelled `ImageDataset`.
+            groups: Sequence `(n,)`, such as patients: images of one group share a fold. Defaults to the dataset's.
+            validation_data: `(x, y)` or an `ImageDataset` with the same classes: early stopping of what trains by
+                epochs looks at it, and the leaderboard gives the accuracy on it. Nothing else is chosen by it.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: If an argument, an image or a label is not as described; before anything is trained.
+        """
+        size, names = self._check_arguments()
+        dataset, self.classes_ = with_class_indices(as_dataset(x, y, groups=groups))
+        combiners = named_combiners(self.combiner, len(self.classes_))
+        plan = pipeline.Plan(
+            trunks={
+                name: build_backbone(backbone, input_shape=(*size, 3), weights=weights_for(backbone, self.weights))
+                for name, backbone in zip(names, self.backbones, strict=True)
+            },
+            frozen={n for n, b in zip(names, self.backbones, strict=True) if has_pretrained_weights(b, self.weights)},
+            dataset=dataset,
+            validation=self._validation_data(validation_data),
+            classes=self.classes_,
+            image_size=size,
+            combiners=combiners,
+            cv=self.cv,
+            head=self.head,
+            training=self.training or Training(),
+            class_weight=class_weights(dataset.labels, self.classes_, self.class_weight),
+            store=self._store(),
+            leaks=self.leaks,
+            seed=self.seed,
+            verbose=self.verbose,
+        )
+        with Run(self.directory, self._settings(names)) as run:
+            fitted = pipeline.fit(plan, run)
+        for name, value in vars(fitted).items():
+            setattr(self, f"{name}_", value)
+        if self.verbose:
+            print(self.verdict_)
+        return self
+
+    def predict_proba(self, x):
+        """Returns the probabilities of the classes, float32 `(n, num_classes)`, in the order of `classes_`."""
+        check_is_fitted(self, "model_")
+        dataset = as_dataset(x)
+        result = extract({"": self.model_}, dataset, image_size=self.model_.input_shape[1:3], verbose=self.verbose)
+        for reason in result.skipped.values():
+            raise MemoryError(reason)
+        return result.features[""]
+
+    def predict(self, x):
+        """Returns the most probable class of each image, `(n,)`: names where there are any, else labels."""
+        return self.classes_[self.predict_proba(x).argmax(axis=1)]
+
+    def score(self, x, y=None, sample_weight=None):
+        """Returns the accuracy.
+
+        Args:
+            x: An `ImageDataset` or images, as in `fit`.
+            y: Labels, as names or as class indices. Defaults to the dataset's.
+            sample_weight: Array `(n,)`, or `None`.
+        """
+        labels = self._with_labels(as_dataset(x, y)).labels
+        return float(np.average(self.predict_proba(x).argmax(axis=1) == labels, weights=sample_weight))
+
+    def evaluate(self, x, y=None):
+        """Returns an `EvaluationReport` on images that were not used in `fit`."""
+        check_is_fitted(self, "model_")
+        return EvaluationReport.from_model(
+            self.model_,
+            self._with_labels(as_dataset(x, y)),
+            class_names=[str(name) for name in self.classes_],
+            verbose=self.verbose,
+            verdict=self.verdict_,
+            leaderboard=self.leaderboard_,
+            history=self.history_,
+            out_of_fold=self.card_["validation"]["out_of_fold"],
+            details=self.card_,
+        )
+
+    def save(self, path):
+        """Saves the model with its card as one `.keras` file, which opens with Keras alone."""
+        check_is_fitted(self, "model_")
+        artifact.save_ensemble(self.model_, path, card=self.card_, verbose=self.verbose)
+
+    def _check_arguments(self):
+        size = check_image_size(self.image_size)
+        if isinstance(self.backbones, str | keras.Model) or not len(self.backbones):
+            raise ValueError(f"`backbones` must be a list of at least one backbone. Received: {self.backbones!r}.")
+        names = [backbone_label(backbone) for backbone in self.backbones]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"Two backbones are called {name!r}. Give each another name or other options.")
+        check_choice("head", self.head, HEADS)
+        check_choice("leaks", self.leaks, ["warn", "error"])
+        return size, names
+
+    def _validation_data(self, validation_data):
+        if validation_data is None:
+            return None
+        parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+        return self._with_labels(as_dataset(*parts))
+
+    def _with_labels(self, dataset):
+        """Returns a dataset with its labels (names, labels as in `classes_`, or class indices) as class indices."""
+        if dataset.labels is None:
+            raise ValueError(
+                "Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset."
+            )
+        labels = dataset.labels
+        if dataset.class_names is not None:
+            labels = np.asarray(dataset.class_names)[labels]
+        return dataset.with_labels(encode_labels(labels, self.classes_), class_names=None)
+
+    def _store(self):
+        if self.store is None and self.directory is not None:
+            return pathlib.Path(self.directory) / "features.sqlite"
+        return self.store
+
+    def _settings(self, names):
+        training = dataclasses.asdict(self.training or Training())
+        combiner = self.combiner
+        if not isinstance(combiner, str):
+            combiner = keras.saving.serialize_keras_object(combiner)["config"]
+        settings = {key: getattr(self, key) for key in ("image_size", "weights", "head", "class_weight", "seed")}
+        return {**settings, "backbones": names, "combiner": combiner, "cv": str(self.cv), "training": training}

@@ -1,0 +1,133 @@
+"""Choice: combiners by name, compared on out-of-fold predictions."""
+
+import dataclasses
+import time
+
+import keras
+import numpy as np
+
+from ensemble_keras._validation import suggest
+from ensemble_keras.combiners.concatenation import ConcatenateDense
+from ensemble_keras.combiners.fitting import combine, fit_combiner, out_of_fold_combined
+from ensemble_keras.combiners.stacking import StackedMetaLearner
+from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
+from ensemble_keras.measures.significance import compare
+
+_MAKERS = {
+    "soft_voting": lambda num_classes: SoftVoting(),
+    "hard_voting": lambda num_classes: HardVoting(),
+    "geometric_voting": lambda num_classes: GeometricVoting(),
+    "stacking": StackedMetaLearner,
+    "concatenate": ConcatenateDense,
+}
+# What "auto" compares, the simplest first.
+_COMPARED = ("soft_voting", "stacking", "concatenate")
+
+
+@dataclasses.dataclass
+class Candidate:
+    """A combiner that was tried.
+
+    Attributes:
+        name: String.
+        combiner: The layer as given, not fitted.
+        out_of_fold: `(n, num_classes)` probabilities of the combined members; each row by members and a combiner
+            that did not see it.
+        seconds: Float.
+    """
+
+    name: str
+    combiner: keras.layers.Layer
+    out_of_fold: np.ndarray
+    seconds: float
+
+
+def named_combiners(combiner, num_classes):
+    """Returns the layers that a `combiner` argument asks for, a dict from name to layer.
+
+    Args:
+        combiner: A name, `"auto"` or a combiner layer.
+        num_classes: Int.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if combiner == "auto":
+        return {name: _MAKERS[name](num_classes) for name in _COMPARED}
+    if isinstance(combiner, keras.layers.Layer):
+        if getattr(combiner, "takes", None) not in ("predictions", "features", "both"):
+            raise ValueError(
+                "A combiner layer says by `takes` what it joins: 'predictions', 'features' or 'both'. "
+                f"Received: {combiner!r}."
+            )
+        return {combiner.name: combiner}
+    if not isinstance(combiner, str) or combiner not in _MAKERS:
+        known = [*_MAKERS, "auto"]
+        raise ValueError(
+            f"Unknown combiner {combiner!r}. Known: {', '.join(known)}, or a layer.{suggest(combiner, known)}"
+        )
+    return {combiner: _MAKERS[combiner](num_classes)}
+
+
+def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_weight=None, seed=0):
+    """Combines out-of-fold predictions (and features) so that every row stays out of fold.
+
+    Args:
+        name: String.
+        combiner: A combiner layer.
+        predictions: `(n, members, num_classes)`, out-of-fold.
+        y: Int array `(n,)`.
+        folds: Int array `(n,)`.
+        features: List, a member each: `(n, d)`; or `(folds, n, d)` where every fold has a network of its own.
+        class_weight: List of `num_classes` floats or `None`.
+        seed: Int.
+
+    Returns:
+        A `Candidate`.
+    """
+    start = time.perf_counter()
+    arguments = {"class_weight": class_weight, "seed": seed}
+    if combiner.takes == "predictions":
+        combined = out_of_fold_combined(combiner, predictions, y, folds, **arguments)
+    elif all(part.ndim == 2 for part in features):
+        combined = out_of_fold_combined(combiner, predictions, y, folds, features=features, **arguments)
+    else:
+        combined = _by_fold(combiner, predictions, y, folds, features, arguments)
+    return Candidate(name, combiner, combined, time.perf_counter() - start)
+
+
+def choose(candidates, y, *, groups=None, seed=0):
+    """Returns the simplest candidate whose accuracy is within the interval of the best one's.
+
+    Args:
+        candidates: List of `Candidate`s, the simplest first.
+        y: Int array `(n,)`.
+        groups: Sequence `(n,)` or `None`, for the paired bootstrap.
+        seed: Int.
+    """
+    best = max(candidates, key=lambda c: np.mean(c.out_of_fold.argmax(axis=1) == y))
+    for candidate in candidates:
+        if (
+            candidate is best
+            or compare(best.out_of_fold, candidate.out_of_fold, y, groups=groups, seed=seed).low <= 0
+        ):
+            return candidate
+    return best
+
+
+def _by_fold(combiner, predictions, y, folds, features, arguments):
+    """Fits the combiner on each fold's own features of the other folds, and applies it to the fold."""
+    combined = np.empty((len(y), predictions.shape[-1]), "float32")
+    for number, fold in enumerate(np.unique(folds)):
+        held = folds == fold
+        parts = [part if part.ndim == 2 else part[number] for part in features]
+        rest = fit_combiner(
+            combiner,
+            predictions[~held],
+            y[~held],
+            features=[part[~held] for part in parts],
+            folds=folds[~held],
+            **arguments,
+        )
+        combined[held] = combine(rest, predictions[held], [part[held] for part in parts])
+    return combined

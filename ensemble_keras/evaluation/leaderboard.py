@@ -1,0 +1,90 @@
+"""Leaderboard: what each member and each combiner is worth, and whether an ensemble pays."""
+
+import numpy as np
+import pandas as pd
+
+from ensemble_keras.measures.metrics import metric_summary
+from ensemble_keras.measures.significance import compare
+
+_FIGURES = ("accuracy", "log_loss", "roc_auc")
+
+
+def leaderboard(members, candidates, chosen, y, *, skipped, parameters, groups=None, seed=0):
+    """Compares members and combiners on the same out-of-fold predictions.
+
+    Args:
+        members: List of objects with `name`, `out_of_fold`, `seconds`, `note`.
+        candidates: List of objects with `name`, `out_of_fold`, `seconds`: the combiners that were tried.
+        chosen: The one of `candidates` that the model uses.
+        y: Int array `(n,)` of class indices.
+        skipped: Dict from the name of a member that could not be used to the reason.
+        parameters: Dict from a member's name to its number of parameters.
+        groups: Sequence `(n,)` or `None`: the intervals resample groups where there are any.
+        seed: Int, of the resampling.
+
+    Returns:
+        A `pandas.DataFrame`, a row for each member, then for each combiner: `name`, `kind` (`"member"` or
+        `"ensemble"`), `chosen`, out-of-fold `accuracy`, `log_loss` and `roc_auc`, the `difference` in accuracy to the
+        best member with its 95 % interval `low` to `high` (paired bootstrap), `seconds`, `parameters`, `note`.
+    """
+    best = best_member(members, y)
+    rows = [
+        _row(m, "member", best, y, groups, seed) | {"parameters": parameters[m.name], "note": m.note} for m in members
+    ]
+    total = sum(parameters[m.name] for m in members)
+    for candidate in candidates:
+        row = _row(candidate, "ensemble", best, y, groups, seed)
+        rows.append(row | {"chosen": candidate is chosen, "parameters": total, "note": ""})
+    rows += [{"name": name, "kind": "member", "chosen": False, "note": reason} for name, reason in skipped.items()]
+    columns = ["name", "kind", "chosen", *_FIGURES, "difference", "low", "high", "seconds", "parameters", "note"]
+    return pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
+
+
+def best_member(members, y):
+    """Returns the member with the highest out-of-fold accuracy; of equals, the one with the lower log loss."""
+
+    def rank(member):
+        figures = metric_summary(y, member.out_of_fold)
+        return figures["accuracy"], -figures["log_loss"]
+
+    return max(members, key=rank)
+
+
+def verdict(chosen, members, y, *, parameters, groups=None, seed=0):
+    """Returns one sentence: whether the ensemble is worth it, against its best member.
+
+    Args:
+        chosen: Object with `name` and `out_of_fold`: the combiner used.
+        members: As in `leaderboard`.
+        y: Int array `(n,)`.
+        parameters: Dict from a member's name to its number of parameters.
+        groups: Sequence `(n,)` or `None`.
+        seed: Int.
+    """
+    best = best_member(members, y)
+    accuracy = np.mean(best.out_of_fold.argmax(axis=1) == y)
+    if len(members) == 1:
+        return f"One member: {best.name}, out-of-fold accuracy {accuracy:.4f}. There is nothing to compare it with."
+    gain = compare(chosen.out_of_fold, best.out_of_fold, y, groups=groups, seed=seed)
+    cost = sum(parameters[m.name] for m in members) / parameters[best.name]
+    method = chosen.name.replace("_", " ")
+    compared = (
+        f"{100 * gain.difference:+.1f} points of out-of-fold accuracy over {best.name} alone, 95 % interval "
+        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}, at {cost:.1f} times its parameters."
+    )
+    if gain.low > 0:
+        return f"{method.capitalize()} of {len(members)} members: {compared}"
+    return (
+        f"One model would do: {best.name} alone has an out-of-fold accuracy of {accuracy:.4f}. "
+        f"{method.capitalize()} of {len(members)} members gives {compared}"
+    )
+
+
+def _row(entry, kind, best, y, groups, seed):
+    figures = metric_summary(y, entry.out_of_fold)
+    row = {"name": entry.name, "kind": kind, "chosen": False, "seconds": entry.seconds}
+    row |= {figure: figures[figure] for figure in _FIGURES}
+    if entry is best:
+        return row | {"difference": 0.0, "low": 0.0, "high": 0.0}
+    difference = compare(entry.out_of_fold, best.out_of_fold, y, groups=groups, seed=seed)
+    return row | {"difference": difference.difference, "low": difference.low, "high": difference.high}

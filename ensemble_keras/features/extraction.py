@@ -1,0 +1,240 @@
+"""Extraction: one pass over the images for all backbones; what is stored already is not computed again."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import time
+
+import keras
+import numpy as np
+
+from ensemble_keras._progress import progress_bar
+from ensemble_keras._validation import check_image_size
+from ensemble_keras.backbones.registry import backbone_label, build_backbone
+from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.decoding import FILTER, BadImageError
+from ensemble_keras.features.keys import model_fingerprint, space_key
+from ensemble_keras.features.store import FeatureStore
+from ensemble_keras.memory import with_smaller_batches
+
+# Vectors are written at most this many seconds after they were computed: what a kill can cost.
+_WRITE_EVERY = 2.0
+_READ_AHEAD = 3
+
+
+def extract_features(
+    backbones, x, *, image_size, store=None, batch_size=64, weights="imagenet", on_bad_image="error", verbose=1
+):
+    """Computes the feature vectors of images with several frozen backbones, in one pass.
+
+    Every image is read and decoded once for all backbones. With a `store`, vectors that are in it are taken from
+    there, and new ones are written every two seconds, so an interrupted pass goes on where it stopped.
+
+    Args:
+        backbones: List of backbones: names (`"DenseNet121"`), names with options (`"MobileNetV2(alpha=0.35)"`) or
+            `keras.Model`s from images in [0, 255] to features.
+        x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
+        image_size: Int or `(height, width)`, in pixels: the size at which the backbones see the images.
+        store: A `FeatureStore`, the path of one, or `None` to keep nothing. Defaults to `None`.
+        batch_size: Int. Images per step; halved, and said once, where memory runs out. Defaults to 64.
+        weights: `"imagenet"`, `None` (random) or a path, for backbones given by name. Defaults to `"imagenet"`.
+        verbose: 0 shows no progress. Defaults to 1.
+
+    Returns:
+        A dict from each backbone's label, as given, to a float32 array `(n, d)`, in the order of the images.
+
+    Raises:
+        BadImagesError: If images cannot be decoded; all of them are listed.
+        MemoryError: If a backbone cannot take even one image at a time; the others' vectors are stored.
+        ValueError: If two backbones have one label, or an argument is not as described.
+
+    Example:
+
+    >>> images = np.zeros((2, 32, 32, 3), "uint8")
+    >>> features = ek.extract_features(["CNN"], images, image_size=32, weights=None, verbose=0)
+    >>> features["CNN"].shape
+    (2, 128)
+    """
+    dataset = as_dataset(x)
+    size = check_image_size(image_size)
+    models = {}
+    for backbone in backbones:
+        label = backbone_label(backbone)
+        if label in models:
+            raise ValueError(f"Two backbones are called {label!r}. Give each another name.")
+        models[label] = build_backbone(backbone, input_shape=(*size, 3), weights=weights)
+    result = extract(models, dataset, image_size=size, store=store, batch_size=batch_size, verbose=verbose)
+    for label, reason in result.skipped.items():
+        raise MemoryError(f"No features of {label!r}: {reason}")
+    return result.features
+
+
+@dataclasses.dataclass
+class Extraction:
+    """What a pass gave.
+
+    Attributes:
+        features: Dict from label to float32 array `(n, d)`.
+        skipped: Dict from label to the reason why there are no features.
+        computed: Dict from label to the number of vectors computed now, not taken from the store.
+        seconds: Dict from label to the seconds spent in that backbone.
+    """
+
+    features: dict
+    skipped: dict
+    computed: dict
+    seconds: dict
+
+
+def extract(models, dataset, *, image_size, store=None, batch_size=64, verbose=1):
+    """Runs built backbones over a dataset, as `extract_features` does, and skips one that runs out of memory.
+
+    Args:
+        models: Dict from label to `keras.Model`, each from images of `image_size` to vectors.
+        dataset: An `ImageDataset`.
+        image_size: `(height, width)`.
+        store: A `FeatureStore`, its path, or `None`.
+        batch_size: Int.
+        verbose: 0 shows no progress.
+
+    Returns:
+        An `Extraction`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}.")
+    if store is not None and not isinstance(store, FeatureStore):
+        store = FeatureStore(store)
+    batch_size = min(batch_size, max(len(dataset), 1))
+    columns = [_Column(label, model, len(dataset), image_size, store, batch_size) for label, model in models.items()]
+    names = f"{len(columns)} backbone{'s' * (len(columns) != 1)}"
+    with progress_bar(f"Features of {names}", len(dataset), verbose=verbose) as advance:
+        for batch in _prepared(dataset, columns, image_size, batch_size):
+            for column, stored in zip(columns, batch.stored, strict=True):
+                column.take(batch, stored)
+            advance(len(batch.rows))
+    for column in columns:
+        column.flush()
+    return Extraction(
+        features={c.label: c.vectors for c in columns if c.failure is None},
+        skipped={c.label: c.failure for c in columns if c.failure is not None},
+        computed={c.label: c.computed for c in columns},
+        seconds={c.label: c.seconds for c in columns},
+    )
+
+
+@dataclasses.dataclass
+class _Batch:
+    rows: np.ndarray
+    digests: list
+    stored: list  # for each column a dict from digest to vector
+    pixels: np.ndarray | None  # of the rows in `position`, those that some column must compute
+    position: dict  # row in the batch -> row in `pixels`
+
+
+def _prepared(dataset, columns, image_size, batch_size):
+    """Yields batches in order: read, looked up and decoded in threads, a few ahead of what the backbones take."""
+    starts = range(0, len(dataset), batch_size)
+    with (
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        concurrent.futures.ThreadPoolExecutor(1) as ahead,
+    ):
+
+        def prepare(start):
+            rows = np.arange(start, min(start + batch_size, len(dataset)))
+            images = list(pool.map(dataset.read, rows))
+            digests = [image.digest for image in images]
+            stored = [column.look_up(digests) for column in columns]
+            missing = [i for i, digest in enumerate(digests) if any(digest not in found for found in stored)]
+            pixels = list(pool.map(lambda i: images[i].decode(image_size), missing))
+            position = {i: j for j, i in enumerate(missing)}
+            return _Batch(rows, digests, stored, np.stack(pixels) if pixels else None, position)
+
+        waiting = collections.deque()
+        try:
+            for start in starts:
+                waiting.append(ahead.submit(prepare, start))
+                if len(waiting) > _READ_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BadImageError:
+            # One bad file means that there may be more: list them all at once.
+            dataset.verify()
+            raise
+        finally:
+            ahead.shutdown(cancel_futures=True)
+
+
+class _Column:
+    """One backbone's vectors: filled from the store or by the backbone, written to the store from time to time."""
+
+    def __init__(self, label, model, n, image_size, store, batch_size):
+        self.label, self._model, self._store, self._batch_size = label, model, store, batch_size
+        self.vectors = np.empty((n, model.output_shape[-1]), "float32")
+        self.failure, self.computed, self.seconds = None, 0, 0.0
+        self._unwritten, self._written_at = [], time.monotonic()
+        if store is not None:
+            fingerprint = model_fingerprint(model)
+            self._key = space_key(fingerprint, image_size=image_size, image_filter=FILTER)
+            self._description = {
+                "backbone": label,
+                "fingerprint": fingerprint,
+                "image_size": list(image_size),
+                "filter": FILTER,
+                "precision": keras.config.dtype_policy().name,
+            }
+
+    def look_up(self, digests):
+        return self._store.get(self._key, digests) if self._store is not None else {}
+
+    def take(self, batch, stored):
+        """Fills the rows of a batch, from what is stored and else from the backbone."""
+        if self.failure is not None:
+            return
+        missing = [i for i, digest in enumerate(batch.digests) if digest not in stored]
+        for i, digest in enumerate(batch.digests):
+            if digest in stored:
+                self.vectors[batch.rows[i]] = stored[digest]
+        if missing:
+            self._compute(batch, missing)
+
+    def _compute(self, batch, missing):
+        start = time.perf_counter()
+        pixels = batch.pixels[[batch.position[i] for i in missing]]
+        try:
+            vectors, self._batch_size = with_smaller_batches(
+                lambda size: predict_in_batches(self._model, pixels, size), self._batch_size, name=self.label
+            )
+        except MemoryError as error:
+            self.failure = str(error)
+            return
+        self.vectors[batch.rows[missing]] = vectors
+        self.computed += len(missing)
+        self.seconds += time.perf_counter() - start
+        if self._store is not None:
+            self._unwritten.append(([batch.digests[i] for i in missing], vectors))
+            if time.monotonic() - self._written_at > _WRITE_EVERY:
+                self.flush()
+
+    def flush(self):
+        """Writes the vectors that are not in the store yet."""
+        if self._unwritten:
+            digests = [digest for part, _ in self._unwritten for digest in part]
+            vectors = np.concatenate([part for _, part in self._unwritten])
+            self._store.put(self._key, self._description, digests, vectors)
+        self._unwritten, self._written_at = [], time.monotonic()
+
+
+def predict_in_batches(model, pixels, batch_size):
+    """Returns `model`'s outputs for images, `batch_size` at a time, as one float32 array.
+
+    The last batch is filled up, since every other shape would be compiled anew.
+    """
+    parts = []
+    for start in range(0, len(pixels), batch_size):
+        part = pixels[start : start + batch_size]
+        fill = np.zeros((batch_size - len(part), *part.shape[1:]), part.dtype)
+        outputs = model.predict_on_batch(np.concatenate([part, fill]) if len(fill) else part)
+        parts.append(np.asarray(outputs, "float32")[: len(part)])
+    return np.concatenate(parts)

@@ -1,0 +1,75 @@
+"""Member: one classifier of the ensemble, a backbone with a head on its features."""
+
+import keras
+
+from ensemble_keras._validation import check_choice
+from ensemble_keras.backbones.registry import backbone_label, build_backbone, default_size, layer_name
+
+HEADS = {"linear": (), "mlp": (256,)}
+
+
+def build_member(
+    backbone, num_classes, *, head="linear", dropout=0.0, name=None, image_size=None, weights="imagenet"
+):
+    """Builds a classifier: backbone, features, head, class probabilities.
+
+    The head's weights are random until they are set or trained.
+
+    Args:
+        backbone: A name (`"DenseNet121"`), a name with options (`"MobileNetV2(alpha=0.35)"`) or a `keras.Model` from
+            images in [0, 255] to features.
+        num_classes: Int, at least 2.
+        head: `"linear"` (one dense layer) or `"mlp"` (256 hidden units before it). Defaults to `"linear"`.
+        dropout: Float in [0, 1): share of the features dropped in training, before the head. Defaults to 0.
+        name: String. Name of the member. Defaults to the backbone's.
+        image_size: Int or `(height, width)`: size of the images that the member takes. Defaults to the size of the
+            given `keras.Model`, or the size at which the named backbone was trained.
+        weights: `"imagenet"`, `None` (random) or a path, for a backbone given by name. Defaults to `"imagenet"`.
+
+    Returns:
+        A `keras.Model` from raw images `(batch, height, width, 3)` with values in [0, 255] to probabilities
+        `(batch, num_classes)`, with a layer named `"features"` and a last layer named `"predictions"`.
+
+    Raises:
+        ValueError: If the backbone is unknown, its weights are not to be had, or an argument is out of its range.
+
+    Example:
+
+    >>> member = ek.build_member("CNN", 10, image_size=32, weights=None)
+    >>> member.output_shape, member.get_layer("features").output.shape
+    ((None, 10), (None, 128))
+    """
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"`dropout` must be in [0, 1). Received: {dropout}.")
+    units = HEADS[check_choice("head", head, HEADS)]
+    size = default_size(backbone) if image_size is None else image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    trunk = build_backbone(backbone, input_shape=(height, width, 3), weights=weights)
+    inputs = keras.Input((height, width, 3), name="images")
+    x = keras.layers.Identity(name="features")(trunk(inputs))
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    for number, count in enumerate(units, start=1):
+        x = keras.layers.Dense(count, activation="relu", name=f"hidden_{number}")(x)
+    # float32 whatever the policy: probabilities in half precision do not sum to 1.
+    outputs = keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="predictions")(x)
+    return keras.Model(inputs, outputs, name=name or layer_name(backbone_label(backbone)))
+
+
+def backbone_of(member):
+    """Returns the backbone of a member made by `build_member`."""
+    return next(layer for layer in member.layers if isinstance(layer, keras.Model))
+
+
+def set_head(member, layers):
+    """Sets the head's weights.
+
+    Args:
+        member: A model made by `build_member`.
+        layers: List of `(kernel, bias)`, in the order of the head's dense layers.
+    """
+    dense = [layer for layer in member.layers if isinstance(layer, keras.layers.Dense)]
+    for layer, (kernel, bias) in zip(dense, layers, strict=True):
+        layer.set_weights([kernel, bias])

@@ -1,0 +1,86 @@
+"""Out-of-fold predictions: for every image, what a member says that did not train on it."""
+
+from ensemble_keras import runs
+from ensemble_keras._validation import check_image_size
+from ensemble_keras.backbones.registry import (
+    backbone_label,
+    build_backbone,
+    default_size,
+    has_pretrained_weights,
+)
+from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.labels import class_weights, with_class_indices
+from ensemble_keras.data.splits import make_folds
+from ensemble_keras.features.extraction import extract_features
+from ensemble_keras.members.fitting import fit_frozen_member, fit_trained_member
+from ensemble_keras.members.training import Training, hold_decoded
+
+
+def out_of_fold_predictions(
+    backbone,
+    x,
+    y=None,
+    *,
+    groups=None,
+    cv=5,
+    seed=0,
+    image_size=None,
+    weights="imagenet",
+    head="linear",
+    training=None,
+    class_weight=None,
+    store=None,
+    verbose=1,
+):
+    """Predicts every image by a member that was fitted without it.
+
+    A frozen backbone is run once; its head is fitted once per fold, at the L2 strength with the lowest out-of-fold
+    log loss. A backbone without pretrained weights is trained once per fold.
+
+    Args:
+        backbone: A name, a name with options, or a `keras.Model` from images in [0, 255] to features.
+        x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
+        y: Labels `(n,)`, ints or strings; not needed with a labelled `ImageDataset`.
+        groups: Sequence `(n,)`: images of one group (a patient) share a fold. Defaults to the dataset's groups.
+        cv: Int, the number of stratified folds, or a scikit-learn splitter that holds every image out once.
+        seed: Int. Of the folds and of training.
+        image_size: Int or `(height, width)`. Defaults to the backbone's own size.
+        weights: `"imagenet"`, `None` or a path, for a backbone given by name.
+        head: `"linear"` or `"mlp"`, of a frozen backbone.
+        training: `Training` settings of a backbone without pretrained weights.
+        class_weight: `None`, `"balanced"`, or a dict from class to weight.
+        store: A `FeatureStore`, its path, or `None`.
+        verbose: 0 shows no progress.
+
+    Returns:
+        Float32 array `(n, num_classes)`; column `j` is class `j` in the sorted order of labels, or in the order of
+        the dataset's `class_names`.
+
+    Raises:
+        ValueError: If there are fewer classes than two, or fewer images (or groups) of a class than folds.
+    """
+    dataset, classes = with_class_indices(as_dataset(x, y, groups=groups))
+    make_folds(dataset.labels, groups=dataset.groups, cv=cv, seed=seed, class_names=classes)
+    size = check_image_size(default_size(backbone) if image_size is None else image_size)
+    name, num_classes = backbone_label(backbone), len(classes)
+    trunk = build_backbone(backbone, input_shape=(*size, 3), weights=weights_for(backbone, weights))
+    weight = class_weights(dataset.labels, classes, class_weight)
+    common = {"num_classes": num_classes, "seed": seed, "class_weight": weight, "run": runs.Run(None, {})}
+
+    def folds():
+        digests = dataset.digests()
+        return make_folds(
+            dataset.labels, groups=dataset.groups, digests=digests, cv=cv, seed=seed, class_names=classes
+        )
+
+    if has_pretrained_weights(backbone, weights):
+        features = extract_features([trunk], dataset, image_size=size, store=store, verbose=verbose)[trunk.name]
+        return fit_frozen_member(name, trunk, features, dataset.labels, folds(), head=head, **common).out_of_fold
+    held = hold_decoded(dataset, size)
+    settings = training or Training()
+    return fit_trained_member(name, trunk, held, folds(), settings, verbose=verbose, **common).out_of_fold
+
+
+def weights_for(backbone, weights):
+    """Returns the weights to build a backbone with: `None` where it has no pretrained ones and is trained instead."""
+    return weights if has_pretrained_weights(backbone, weights) else None

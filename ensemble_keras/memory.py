@@ -1,0 +1,57 @@
+"""Memory: freeing what a finished member used, and going on with a smaller batch when it runs out."""
+
+import gc
+import logging
+import sys
+
+import keras
+
+_LOGGER = logging.getLogger("ensemble_keras")
+# What the backends call it: TensorFlow's error class, and the status in JAX's and torch's messages.
+_SIGNS = ("resource_exhausted", "out of memory", "oom when allocating")
+
+
+def free():
+    """Frees the models that nothing refers to any more, and what the backend compiled for them."""
+    gc.collect()
+    if keras.backend.backend() == "jax" and "jax" in sys.modules:
+        # Otherwise about 15 MB stay for every architecture that was built and run.
+        sys.modules["jax"].clear_caches()
+
+
+def is_out_of_memory(error):
+    """Returns whether an exception says that memory ran out, on any backend."""
+    if isinstance(error, MemoryError):
+        return True
+    text = f"{type(error).__name__} {error}".lower()
+    return type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError") or any(s in text for s in _SIGNS)
+
+
+def with_smaller_batches(step, batch_size, *, name):
+    """Calls `step(batch_size)`; each time memory runs out, halves the batch and calls it again.
+
+    Args:
+        step: Function of a batch size, safe to repeat.
+        batch_size: Int, the size to begin with.
+        name: What is being done, for the log.
+
+    Returns:
+        What `step` returned, and the batch size that it took.
+
+    Raises:
+        MemoryError: If even one image at a time does not fit.
+    """
+    while True:
+        try:
+            return step(batch_size), batch_size
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if batch_size == 1:
+            raise MemoryError(f"{name}: out of memory even with one image at a time ({reason}).")
+        free()
+        _LOGGER.warning(
+            "%s: out of memory with %d images at a time, going on with %d.", name, batch_size, batch_size // 2
+        )
+        batch_size //= 2

@@ -1,0 +1,181 @@
+"""Pipeline: the steps of a fit in their order, from a checked plan to the finished model and its card."""
+
+import dataclasses
+import datetime
+
+import keras
+import numpy as np
+import pandas as pd
+
+from ensemble_keras.combiners.choice import choose, try_combiner
+from ensemble_keras.combiners.ensemble import build_ensemble
+from ensemble_keras.combiners.fitting import fit_combiner
+from ensemble_keras.data.decoding import FILTER
+from ensemble_keras.data.leaks import check_leaks
+from ensemble_keras.data.splits import make_folds
+from ensemble_keras.evaluation.leaderboard import leaderboard, verdict
+from ensemble_keras.features.extraction import extract
+from ensemble_keras.measures.metrics import metric_summary
+from ensemble_keras.members.fitting import fit_frozen_member, fit_trained_member
+from ensemble_keras.members.training import Training, hold_decoded
+
+
+@dataclasses.dataclass
+class Plan:
+    """What a fit is made of; every part has been checked. The arguments are those of `EnsembleClassifier`."""
+
+    trunks: dict  # name -> keras.Model, the backbones
+    frozen: set  # names of those that stay as they are
+    dataset: object  # labels are class indices
+    validation: object
+    classes: np.ndarray
+    image_size: tuple
+    combiners: dict  # name -> layer; of several, the simplest first
+    cv: object
+    head: str
+    training: Training
+    class_weight: list | None
+    store: object
+    leaks: str
+    seed: int
+    verbose: int
+
+
+@dataclasses.dataclass
+class Fitted:
+    """What a fit gives: the fitted attributes of `EnsembleClassifier`, without the trailing underscore."""
+
+    model: keras.Model
+    members: list
+    combiner: keras.layers.Layer
+    out_of_fold: np.ndarray
+    leaderboard: pd.DataFrame
+    verdict: str
+    history: dict
+    card: dict
+
+
+def fit(plan, run):
+    """Runs a plan.
+
+    Args:
+        plan: A `Plan`.
+        run: The `Run` that keeps finished work.
+
+    Returns:
+        A `Fitted`.
+    """
+    _folds(plan)  # Too few images of a class: said before the long work.
+    frozen = {name: trunk for name, trunk in plan.trunks.items() if name in plan.frozen}
+    extraction = extract(frozen, plan.dataset, image_size=plan.image_size, store=plan.store, verbose=plan.verbose)
+    if len(frozen) < len(plan.trunks):
+        plan.dataset.verify()
+    if plan.validation is not None:
+        check_leaks(plan.dataset, plan.validation, leaks=plan.leaks)
+    folds = _folds(plan, plan.dataset.digests())
+    members = _fit_members(plan, run, extraction, folds)
+    if not members:
+        raise MemoryError(f"No member could be fitted: {extraction.skipped}")
+    return _join(plan, members, extraction.skipped, folds)
+
+
+def _folds(plan, digests=None):
+    arguments = {"groups": plan.dataset.groups, "cv": plan.cv, "seed": plan.seed, "class_names": plan.classes}
+    return make_folds(plan.dataset.labels, digests=digests, **arguments)
+
+
+def _fit_members(plan, run, extraction, folds):
+    common = {"num_classes": len(plan.classes), "seed": plan.seed, "class_weight": plan.class_weight, "run": run}
+    with_features = any(combiner.takes != "predictions" for combiner in plan.combiners.values())
+    members, held = [], None
+    for name, trunk in plan.trunks.items():
+        if name in extraction.features:
+            features = extraction.features[name]
+            member = fit_frozen_member(name, trunk, features, plan.dataset.labels, folds, head=plan.head, **common)
+            member.seconds += extraction.seconds[name]
+        elif name in plan.frozen:
+            continue
+        else:
+            held = held or hold_decoded(plan.dataset, plan.image_size)
+            try:
+                member = fit_trained_member(
+                    name,
+                    trunk,
+                    held,
+                    folds,
+                    plan.training,
+                    validation=plan.validation,
+                    with_features=with_features,
+                    verbose=plan.verbose,
+                    **common,
+                )
+            except MemoryError as error:
+                extraction.skipped[name] = str(error)
+                continue
+        members.append(member)
+    return members
+
+
+def _join(plan, members, skipped, folds):
+    y, groups = plan.dataset.labels, plan.dataset.groups
+    predictions = np.stack([member.out_of_fold for member in members], axis=1)
+    arguments = {"class_weight": plan.class_weight, "seed": plan.seed}
+    features = [member.features for member in members]
+    candidates = [
+        try_combiner(name, layer, predictions, y, folds, features=features, **arguments)
+        for name, layer in plan.combiners.items()
+    ]
+    chosen = choose(candidates, y, groups=groups, seed=plan.seed)
+    final_features = None if chosen.combiner.takes == "predictions" else [m.final_features for m in members]
+    combiner = fit_combiner(chosen.combiner, predictions, y, features=final_features, folds=folds, **arguments)
+    models = [member.model for member in members]
+    model = build_ensemble(models, combiner)
+    parameters = {member.name: member.model.count_params() for member in members}
+    statistics = {"parameters": parameters, "groups": groups, "seed": plan.seed}
+    table = leaderboard(members, candidates, chosen, y, skipped=skipped, **statistics)
+    sentence = verdict(chosen, members, y, **statistics)
+    return Fitted(
+        model=model,
+        members=models,
+        combiner=combiner,
+        out_of_fold=predictions,
+        leaderboard=table,
+        verdict=sentence,
+        history={member.name: member.history for member in members if member.history},
+        card=_card(plan, members, chosen, combiner, sentence),
+    )
+
+
+def _card(plan, members, chosen, combiner, sentence):
+    """What the saved file says of itself."""
+    y = plan.dataset.labels
+    figures = metric_summary(y, chosen.out_of_fold)
+    return {
+        "class_names": [str(name) for name in plan.classes],
+        "image_size": list(plan.image_size),
+        "filter": FILTER,
+        "members": [
+            {
+                "name": member.name,
+                **member.details,
+                "parameters": member.model.count_params(),
+                "out_of_fold": metric_summary(y, member.out_of_fold),
+                "note": member.note,
+            }
+            for member in members
+        ],
+        "combiner": {"name": chosen.name, "class": type(combiner).__name__, "config": combiner.get_config()},
+        "weights": getattr(combiner, "member_weights", None),
+        "temperature": None,
+        "data": {
+            "images": len(plan.dataset),
+            "per_class": np.bincount(y, minlength=len(plan.classes)).tolist(),
+            "groups": None if plan.dataset.groups is None else len(set(plan.dataset.groups)),
+            "fingerprint": plan.dataset.fingerprint(),
+            "skipped": plan.dataset.skipped.to_dict("records"),
+        },
+        "validation": {"out_of_fold": figures},
+        "verdict": sentence,
+        "seed": plan.seed,
+        "created": datetime.date.today().isoformat(),
+    }

@@ -1,0 +1,154 @@
+"""Runs: a directory that says what is done, so that the same command goes on after a kill."""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+import time
+import warnings
+
+import filelock
+import numpy as np
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Gives a temporary path beside `path`; when the block ends well, it takes that name in one step.
+
+    A kill at any moment leaves either the old file or the new one under `path`, never half of one. The temporary
+    name keeps the suffix, since writers such as Keras choose the format by it.
+
+    Args:
+        path: The final path. Missing parent folders are made.
+
+    Yields:
+        A `pathlib.Path` to write to.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; a result is readable as any file the user makes.
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fingerprint(value):
+    """Returns a hex SHA-256 of `value` (nested dicts, lists, strings, numbers), independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Run:
+    """A run's directory: its settings, its lock, and the results of its finished units of work.
+
+    A unit's result is a dict of arrays, kept as `units/<name>-<key>.npz`. The key is made of everything the unit
+    depends on, so a result is taken up again exactly where nothing that matters has changed.
+
+    Args:
+        directory: Folder of the run, or `None`: then nothing is kept and every unit is computed.
+        settings: Dict of the run's arguments, JSON values only. Where the folder holds a run with other ones, a
+            warning names those that differ; results that do not depend on them are still used.
+
+    Raises:
+        RuntimeError: On entering, if another process works in the directory.
+    """
+
+    def __init__(self, directory, settings):
+        self.directory = None if directory is None else pathlib.Path(directory)
+        self.settings = json.loads(json.dumps(settings, default=_plain))
+        self._lock = None
+
+    def __enter__(self):
+        if self.directory is None:
+            return self
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # The system drops this lock when the process dies, so a killed run never blocks the next one.
+        self._lock = filelock.FileLock(self.directory / "run.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RuntimeError(
+                f"Another process works in {str(self.directory)!r}. Wait for it, or give another `directory`."
+            ) from None
+        self._compare_settings()
+        return self
+
+    def __exit__(self, *_):
+        if self._lock is not None:
+            self._lock.release()
+
+    def unit(self, name, depends_on, compute):
+        """Returns the finished result of a unit of work, or computes and keeps it.
+
+        Args:
+            name: Name of the unit, for people who look into the folder.
+            depends_on: JSON values that determine the result.
+            compute: Function without arguments that returns a dict of arrays.
+
+        Returns:
+            The dict of arrays, and whether it was computed now.
+        """
+        if self.directory is None:
+            return compute(), True
+        safe_name = "".join(c if c.isalnum() else "_" for c in name)
+        path = self.directory / "units" / f"{safe_name}-{fingerprint(depends_on)[:16]}.npz"
+        if path.exists():
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays), False
+        start = time.perf_counter()
+        result = compute()
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **result)
+        self._journal(unit=name, file=path.name, seconds=round(time.perf_counter() - start, 3))
+        return result, True
+
+    def _compare_settings(self):
+        path = self.directory / "run.json"
+        if path.exists():
+            before = json.loads(path.read_text())
+            keys = sorted(before.keys() | self.settings.keys())
+            differ = [k for k in keys if before.get(k) != self.settings.get(k)]
+            if not differ:
+                return
+            listed = "; ".join(f"{k}: {before.get(k)!r} then, {self.settings.get(k)!r} now" for k in differ)
+            warnings.warn(
+                f"{str(self.directory)!r} holds a run with other arguments ({listed}). What does not depend on them "
+                "is used again. Give another `directory` to keep the two apart.",
+                stacklevel=4,
+            )
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self.settings, indent=1, sort_keys=True))
+
+    def _journal(self, **entry):
+        entry = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **entry}
+        # For people only: what is done is read from the units themselves, so a torn last line harms nothing.
+        with open(self.directory / "journal.jsonl", "a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def _plain(value):
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON value: {value!r}")
+
+
+def _umask():
+    # The only way to read the mask is to set it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

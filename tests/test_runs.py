@@ -1,0 +1,107 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ensemble_keras import runs
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "result.txt"
+    with runs.atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.suffix == ".txt"
+    assert path.read_text() == "new"
+    with pytest.raises(RuntimeError, match="stop"), runs.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stop")
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["result.txt"]
+
+
+def test_the_file_has_the_permissions_of_any_new_file(tmp_path):
+    plain = tmp_path / "plain.txt"
+    plain.touch()
+    with runs.atomic_path(tmp_path / "ours.txt") as temporary:
+        temporary.write_text("")
+    assert (tmp_path / "ours.txt").stat().st_mode == plain.stat().st_mode
+
+
+def test_a_fingerprint_depends_on_values_not_on_the_order_of_keys():
+    value = {"a": [1, np.int64(2)], "b": {"c": b"\x01"}, "d": pathlib.PurePosixPath("x")}
+    assert runs.fingerprint(value) == runs.fingerprint(dict(reversed(value.items())))
+    assert runs.fingerprint(value) != runs.fingerprint({**value, "a": [1, 3]})
+    with pytest.raises(TypeError, match="object is not a JSON value"):
+        runs.fingerprint({"a": object()})
+
+
+def count_calls():
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"values": np.arange(3.0), "note": np.str_("é")}
+
+    return calls, compute
+
+
+def test_a_finished_unit_is_not_computed_again(tmp_path):
+    calls, compute = count_calls()
+    for expected in (True, False):
+        with runs.Run(tmp_path, {"seed": 0}) as run:
+            result, computed = run.unit("member (1)", {"data": "x"}, compute)
+            assert computed is expected
+            np.testing.assert_array_equal(result["values"], np.arange(3.0))
+            assert str(result["note"]) == "é"
+    assert len(calls) == 1
+    entries = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert [entry["unit"] for entry in entries] == ["member (1)"]
+
+
+def test_a_unit_that_depends_on_something_else_is_computed(tmp_path):
+    calls, compute = count_calls()
+    with runs.Run(tmp_path, {}) as run:
+        run.unit("a", {"data": "x"}, compute)
+        run.unit("a", {"data": "y"}, compute)
+        run.unit("b", {"data": "x"}, compute)
+    assert len(calls) == 3
+
+
+def test_without_a_directory_nothing_is_kept():
+    calls, compute = count_calls()
+    with runs.Run(None, {}) as run:
+        run.unit("a", {}, compute)
+        run.unit("a", {}, compute)
+    assert len(calls) == 2
+
+
+def test_other_arguments_are_named(tmp_path):
+    with runs.Run(tmp_path, {"seed": 0, "cv": 5}):
+        pass
+    with (
+        pytest.warns(UserWarning, match=r"other arguments \(cv: 5 then, 3 now\)"),
+        runs.Run(tmp_path, {"seed": 0, "cv": 3}),
+    ):
+        pass
+    with runs.Run(tmp_path, {"seed": 0, "cv": 3}):
+        pass
+
+
+def test_a_directory_in_use_is_refused_and_free_after_a_kill(tmp_path):
+    code = (
+        "import sys, time; from ensemble_keras.runs import Run\n"
+        "with Run(sys.argv[1], {}): print('in', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(RuntimeError, match="Another process works in"), runs.Run(tmp_path, {}):
+            pass
+        other.kill()
+        other.wait()
+    with runs.Run(tmp_path, {}):
+        pass

@@ -1,0 +1,146 @@
+"""Metrics: what a table of class probabilities is worth against the labels; scikit-learn counts."""
+
+import warnings
+
+import numpy as np
+from sklearn import metrics as sk
+
+from ensemble_keras._validation import check_labels, rows_text
+
+# Rows of a float16 softmax sum to 1 within this; a table of logits or of votes does not.
+_SUM_TOLERANCE = 1e-3
+
+
+def check_probabilities(probabilities, num_classes=None, name="probabilities"):
+    """Returns a table of class probabilities as a float array, or raises `ValueError`.
+
+    Args:
+        probabilities: Array of shape `(n, num_classes)` whose rows sum to 1 (within 0.001). For two classes a
+            column `(n,)` or `(n, 1)` of p, the probability of class 1, is taken too and becomes `[1 - p, p]`.
+        num_classes: The number of columns that must be there. Defaults to `None`: any number from 2.
+        name: What messages call the table, such as `"members['VGG16']"`.
+
+    Returns:
+        Array of shape `(n, num_classes)`, float32 if it came so and else float64. Values are not changed.
+
+    Raises:
+        ValueError: If the shape, the number of classes or a row is wrong. The message names the rows.
+
+    Example:
+    >>> check_probabilities([0.25, 1.0]).tolist()
+    [[0.75, 0.25], [0.0, 1.0]]
+    """
+    taken = f"`{name}` must hold one row of class probabilities per image"
+    p = np.asarray(probabilities)
+    if p.dtype.kind not in "fiub":
+        raise ValueError(f"{taken}. Received: dtype {p.dtype}.")
+    p = p if p.dtype == np.float32 else p.astype("float64")
+    column = p.ndim == 1 or (p.ndim == 2 and p.shape[1] == 1)
+    if not len(p.shape) or not len(p) or p.ndim > 2:
+        raise ValueError(f"{taken}, shape (n, num_classes). Received: shape {p.shape}.")
+    _refuse_rows(taken, p.reshape(len(p), -1), column)
+    if column:
+        p = np.stack([1 - p.ravel(), p.ravel()], axis=1)
+    if num_classes is not None and p.shape[1] != num_classes:
+        raise ValueError(f"{taken}, one column for each of {num_classes} classes. Received: shape {p.shape}.")
+    return p
+
+
+def check_class_indices(y, num_classes, n, name="y"):
+    """Returns `y` as `n` int64 class indices in `[0, num_classes)`, or raises `ValueError` that names the rows."""
+    y = check_labels(y, n, name)
+    if y.dtype.kind != "i":
+        raise ValueError(
+            f"`{name}` must hold class indices, the columns of the probabilities. Received: labels such as "
+            f"{str(y[0])!r}. Look them up in the class names first."
+        )
+    rows = np.flatnonzero((y < 0) | (y >= num_classes))
+    if len(rows):
+        raise ValueError(
+            f"`{name}` must hold class indices from 0 to {num_classes - 1}. Received: {y[rows[0]]} "
+            f"({rows_text(rows)})."
+        )
+    return y
+
+
+def metric_summary(y, probabilities):
+    """Returns the usual figures of a classifier, by name.
+
+    Args:
+        y: Class indices of shape `(n,)`.
+        probabilities: Array of shape `(n, num_classes)`; see `check_probabilities`.
+
+    Returns:
+        Dict of floats: `accuracy`, `balanced_accuracy` (mean recall of the classes that are there), `log_loss`
+        (natural logarithm), `roc_auc` (see `roc_auc`), and `precision`, `recall` and `f1`, each as `_macro` (mean
+        over classes) and `_weighted` (by the classes' images); a class that is never predicted has precision 0.
+
+    Raises:
+        ValueError: If the probabilities or the labels are not as above.
+
+    Warns:
+        UserWarning: If a class has no image: `roc_auc` is NaN then.
+
+    Example:
+    >>> metric_summary([0, 1, 1, 1], [0.1, 0.3, 0.8, 0.9])["accuracy"]
+    0.75
+    """
+    p = check_probabilities(probabilities)
+    y = check_class_indices(y, p.shape[1], len(p))
+    absent = absent_classes(y, p.shape[1])
+    if len(absent):
+        listed = ", ".join(map(str, absent[:5])) + (", …" if len(absent) > 5 else "")
+        warnings.warn(f"`roc_auc` is NaN: there is no image of class {listed}.", stacklevel=2)
+    predicted = p.argmax(axis=1)
+    recall = sk.recall_score(y, predicted, labels=np.unique(y), average="macro", zero_division=0)
+    summary = {
+        "accuracy": float(np.mean(predicted == y)),
+        "balanced_accuracy": float(recall),
+        "log_loss": float(log_losses(y, p).mean()),
+        "roc_auc": roc_auc(y, p),
+    }
+    for average in ("macro", "weighted"):
+        scores = sk.precision_recall_fscore_support(y, predicted, average=average, zero_division=0)
+        summary |= {f"{k}_{average}": float(v) for k, v in zip(("precision", "recall", "f1"), scores, strict=False)}
+    return summary
+
+
+def roc_auc(y, probabilities):
+    """Returns the area under the ROC curve: of class 1 for two classes, else the macro mean of one against the rest.
+
+    NaN where a class has no image, since a mean over the others would be another measure.
+    """
+    num_classes = probabilities.shape[1]
+    if len(absent_classes(y, num_classes)):
+        return float("nan")
+    classes = [1] if num_classes == 2 else range(num_classes)
+    return float(np.mean([sk.roc_auc_score(y == k, probabilities[:, k]) for k in classes]))
+
+
+def log_losses(y, probabilities):
+    """Returns each row's log loss, float64 of shape `(n,)`; their mean is scikit-learn's `log_loss`."""
+    p = probabilities / probabilities.sum(axis=1, keepdims=True)
+    # A saturated softmax gives 0: clipped at the precision of the array, as scikit-learn does.
+    p = np.clip(p[np.arange(len(y)), y], np.finfo(p.dtype).eps, 1)
+    return -np.log(p.astype("float64"))
+
+
+def absent_classes(y, num_classes):
+    """Returns the indices of the classes that no label has."""
+    return np.flatnonzero(np.bincount(y, minlength=num_classes) == 0)
+
+
+def _refuse_rows(taken, p, column):
+    checks = {"NaN or infinity": ~np.isfinite(p).all(axis=1)}
+    with np.errstate(invalid="ignore"):
+        checks["values outside [0, 1]"] = ((p < -_SUM_TOLERANCE) | (p > 1 + _SUM_TOLERANCE)).any(axis=1)
+        if not column:
+            checks["a sum other than 1"] = np.abs(p.sum(axis=1, dtype="float64") - 1) > _SUM_TOLERANCE
+    for fault, wrong in checks.items():
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            raise ValueError(f"{taken}. Received: {fault} in {rows_text(rows)}. The first: {_row_text(p[rows[0]])}.")
+
+
+def _row_text(row):
+    return "[" + ", ".join(f"{value:g}" for value in row[:4]) + (", …]" if len(row) > 4 else "]")

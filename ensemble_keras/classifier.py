@@ -15,7 +15,7 @@ from ensemble_keras.combiners.choice import named_combiners
 from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
 from ensemble_keras.evaluation.report import EvaluationReport
-from ensemble_keras.features.extraction import extract
+from ensemble_keras.features.extraction import predict
 from ensemble_keras.members.member import HEADS
 from ensemble_keras.members.out_of_fold import weights_for
 from ensemble_keras.members.training import Training
@@ -153,11 +153,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, x):
         """Returns the probabilities of the classes, float32 `(n, num_classes)`, in the order of `classes_`."""
         check_is_fitted(self, "model_")
-        dataset = as_dataset(x)
-        result = extract({"": self.model_}, dataset, image_size=self.model_.input_shape[1:3], verbose=self.verbose)
-        for reason in result.skipped.values():
-            raise MemoryError(reason)
-        return result.features[""]
+        return predict(self.model_, as_dataset(x), verbose=self.verbose)
 
     def predict(self, x):
         """Returns the most probable class of each image, `(n,)`: names where there are any, else labels."""

@@ -101,8 +101,7 @@ class Run:
         """
         if self.directory is None:
             return compute(), True
-        safe_name = "".join(c if c.isalnum() else "_" for c in name)
-        path = self.directory / "units" / f"{safe_name}-{fingerprint(depends_on)[:16]}.npz"
+        path = self._path(name, depends_on)
         if path.exists():
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays), False
@@ -112,6 +111,14 @@ class Run:
             np.savez(temporary, **result)
         self._journal(unit=name, file=path.name, seconds=round(time.perf_counter() - start, 3))
         return result, True
+
+    def has(self, name, depends_on):
+        """Returns whether a unit of work is finished."""
+        return self.directory is not None and self._path(name, depends_on).exists()
+
+    def _path(self, name, depends_on):
+        safe_name = "".join(c if c.isalnum() else "_" for c in name)
+        return self.directory / "units" / f"{safe_name}-{fingerprint(depends_on)[:16]}.npz"
 
     def _compare_settings(self):
         path = self.directory / "run.json"

@@ -107,8 +107,8 @@ def extract(models, dataset, *, image_size, store=None, batch_size=64, verbose=1
         store = FeatureStore(store)
     batch_size = min(batch_size, max(len(dataset), 1))
     columns = [_Column(label, model, len(dataset), image_size, store, batch_size) for label, model in models.items()]
-    names = f"{len(columns)} backbone{'s' * (len(columns) != 1)}"
-    with progress_bar(f"Features of {names}", len(dataset), verbose=verbose) as advance:
+    names = next(iter(models), "") if len(models) == 1 else f"{len(models)} backbones"
+    with progress_bar(f"Running {names}", len(dataset), verbose=verbose and models) as advance:
         for batch in _prepared(dataset, columns, image_size, batch_size):
             for column, stored in zip(columns, batch.stored, strict=True):
                 column.take(batch, stored)
@@ -224,6 +224,26 @@ class _Column:
             vectors = np.concatenate([part for _, part in self._unwritten])
             self._store.put(self._key, self._description, digests, vectors)
         self._unwritten, self._written_at = [], time.monotonic()
+
+
+def predict(model, dataset, *, batch_size=64, verbose=1):
+    """Returns a model's outputs `(n, d)` for the images of a dataset, read and decoded as in `extract`.
+
+    Args:
+        model: `keras.Model` from images to vectors; it gives the image size.
+        dataset: An `ImageDataset`.
+        batch_size: Int, halved where memory runs out.
+        verbose: 0 shows no progress.
+
+    Raises:
+        BadImagesError: If images cannot be decoded; all of them are listed.
+        MemoryError: If not even one image at a time fits.
+    """
+    size = model.input_shape[1:3]
+    result = extract({model.name: model}, dataset, image_size=size, batch_size=batch_size, verbose=verbose)
+    for reason in result.skipped.values():
+        raise MemoryError(reason)
+    return result.features[model.name]
 
 
 def predict_in_batches(model, pixels, batch_size):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from ensemble_keras import memory
-from ensemble_keras.features.extraction import extract
+from ensemble_keras.features.extraction import predict
 from ensemble_keras.features.keys import architecture_fingerprint, array_digest
 from ensemble_keras.members.heads import solve_linear_head
 from ensemble_keras.members.member import build_member, set_head
@@ -140,20 +140,22 @@ def fit_trained_member(
     """
     start = time.perf_counter()
     template = build_member(trunk, num_classes, name=trunk.name)
-    unit = _TrainingUnit(name, template, dataset, settings, validation, seed, class_weight, with_features, verbose)
     depends_on = {
         "architecture": architecture_fingerprint(template),
         "data": dataset.fingerprint(),
+        "folds": array_digest(folds),
         "validation": validation and validation.fingerprint(),
         "settings": dataclasses.asdict(settings),
         "seed": seed,
         "class_weight": class_weight,
-        "with_features": with_features,
     }
+    # A run that kept the features, too, has all that one without them needs.
+    with_features = with_features or run.has(f"{name} fold {folds[0]}", {**depends_on, "with_features": True})
+    depends_on["with_features"] = with_features
+    unit = _TrainingUnit(name, template, dataset, settings, validation, seed, class_weight, with_features, verbose)
     results = []
     for fold in np.unique(folds):
-        key = {**depends_on, "held_out": array_digest(folds == fold)}
-        results.append(run.unit(f"{name} fold {fold}", key, lambda fold=fold: unit.fold(folds == fold))[0])
+        results.append(run.unit(f"{name} fold {fold}", depends_on, lambda fold=fold: unit.fold(folds == fold))[0])
     epochs = max(1, round(float(np.mean([result["best_epoch"] for result in results]))))
     final, _ = run.unit(f"{name} final", {**depends_on, "epochs": epochs}, lambda: unit.final(epochs))
     template.set_weights([final[f"weight_{i}"] for i in range(_count(final, "weight_"))])
@@ -195,7 +197,7 @@ class _TrainingUnit:
         train, validation = (rest, self.validation) if self.validation else inner_split(rest, self.settings, seed)
         model, result = self._train(train, validation, seed, None)
         held = self.dataset[np.flatnonzero(held_out)]
-        return {"out_of_fold": self._outputs(model, held), **self._result(model, result)}
+        return {"out_of_fold": predict(model, held, verbose=0), **self._result(model, result)}
 
     def final(self, epochs):
         model, result = self._train(self.dataset, None, self._seed(-1), epochs)
@@ -223,15 +225,8 @@ class _TrainingUnit:
         arrays |= {f"history_{key}": np.asarray(values) for key, values in result.history.items()}
         if self.with_features:
             trunk = keras.Model(model.inputs, model.get_layer("features").output)
-            arrays["features"] = self._outputs(trunk, self.dataset)
+            arrays["features"] = predict(trunk, self.dataset, verbose=0)
         return arrays
-
-    def _outputs(self, model, dataset):
-        size = model.input_shape[1:3]
-        result = extract({"": model}, dataset, image_size=size, verbose=0)
-        if result.skipped:
-            raise MemoryError(result.skipped[""])
-        return result.features[""]
 
 
 def _head_arrays(layers):

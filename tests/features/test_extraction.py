@@ -1,0 +1,216 @@
+import logging
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import ensemble_keras as ek
+from ensemble_keras.data.decoding import BadImagesError
+from ensemble_keras.features import extraction
+from ensemble_keras.features.keys import model_fingerprint
+
+
+def small_backbone(name="small", units=5, seed=0):
+    keras_input = keras.Input((16, 16, 3))
+    x = keras.layers.Rescaling(1 / 255)(keras_input)
+    initializer = keras.initializers.RandomNormal(seed=seed)
+    x = keras.layers.Conv2D(units, 3, kernel_initializer=initializer)(x)
+    return keras.Model(keras_input, keras.layers.GlobalAveragePooling2D()(x), name=name)
+
+
+@pytest.fixture
+def pictures(rng):
+    return rng.integers(0, 256, (50, 16, 16, 3), dtype="uint8")
+
+
+@pytest.fixture
+def folder(tmp_path, pictures):
+    for i, picture in enumerate(pictures):
+        path = tmp_path / "data" / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    return tmp_path / "data"
+
+
+def extract(backbones, x, **arguments):
+    return ek.extract_features(backbones, x, **{"image_size": 16, "verbose": 0, "batch_size": 16, **arguments})
+
+
+def test_features_are_what_each_backbone_gives(pictures):
+    a, b = small_backbone("a"), small_backbone("b", 7, seed=1)
+    features = extract([a, b], pictures)
+    assert list(features) == ["a", "b"]
+    for model in (a, b):
+        np.testing.assert_allclose(features[model.name], model.predict(pictures, verbose=0), rtol=1e-5, atol=1e-6)
+        assert features[model.name].dtype == np.float32
+
+
+def test_files_and_arrays_give_the_same(folder):
+    dataset = ek.ImageDataset.from_directory(folder)
+    a = small_backbone("a")
+    from_files = extract([a], dataset)["a"]
+    np.testing.assert_allclose(from_files, extract([a], dataset.load(image_size=16))["a"], rtol=1e-6)
+
+
+def test_every_image_is_read_and_decoded_once_for_all_backbones(folder, monkeypatch):
+    from ensemble_keras.data import sources
+
+    counts = {"read": 0, "decoded": 0}
+    read, decode = sources.FileSource.read, sources.decode
+
+    def counted_read(self, row):
+        counts["read"] += 1
+        return read(self, row)
+
+    def counted_decode(*arguments):
+        counts["decoded"] += 1
+        return decode(*arguments)
+
+    monkeypatch.setattr(sources.FileSource, "read", counted_read)
+    monkeypatch.setattr(sources, "decode", counted_decode)
+    dataset = ek.ImageDataset.from_directory(folder)
+    extract([small_backbone("a"), small_backbone("b"), small_backbone("c")], dataset)
+    assert counts == {"read": 50, "decoded": 50}
+    dataset.digests()
+    assert counts["read"] == 50
+
+
+class Counted:
+    """Counts the images that a model is run on."""
+
+    def __init__(self, monkeypatch):
+        self.images, self._predict = 0, extraction.predict_in_batches
+        monkeypatch.setattr(extraction, "predict_in_batches", self)
+
+    def __call__(self, model, pixels, batch_size):
+        self.images += len(pixels)
+        return self._predict(model, pixels, batch_size)
+
+
+def test_a_store_makes_the_second_pass_free_and_equal(pictures, tmp_path, monkeypatch):
+    store, counted = ek.FeatureStore(tmp_path / "f.sqlite"), Counted(monkeypatch)
+    first = extract([small_backbone("a")], pictures, store=store)["a"]
+    assert counted.images == 50
+    # Built again: other layer names, the same network. The label does not count either.
+    second = extract([small_backbone("z")], pictures, store=tmp_path / "f.sqlite")["z"]
+    assert counted.images == 50
+    np.testing.assert_array_equal(first, second)
+
+
+def test_only_what_is_new_is_computed(pictures, tmp_path, monkeypatch):
+    arguments, counted = {"store": tmp_path / "f.sqlite"}, Counted(monkeypatch)
+    extract([small_backbone("a")], pictures[:30], **arguments)
+    extract([small_backbone("a")], pictures[::-1], **arguments)
+    assert counted.images == 50
+    extract([small_backbone("a"), small_backbone("b", seed=1)], pictures, **arguments)
+    assert counted.images == 100
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: {"backbone": small_backbone("a", seed=1)},
+        lambda: {"image_size": 16, "backbone": resized()},
+        lambda: {"policy": "mixed_bfloat16"},
+    ],
+)
+def test_other_weights_another_network_or_precision_are_not_taken_from_the_store(
+    pictures, tmp_path, monkeypatch, change
+):
+    counted = Counted(monkeypatch)
+    extract([small_backbone("a")], pictures, store=tmp_path / "f.sqlite")
+    changed = change()
+    if "policy" in changed:
+        monkeypatch.setattr(keras.config, "dtype_policy", lambda: keras.dtype_policies.DTypePolicy("mixed_bfloat16"))
+    extract([changed.get("backbone") or small_backbone("a")], pictures, store=tmp_path / "f.sqlite")
+    assert counted.images == 100
+
+
+def resized():
+    return ek.build_backbone(small_backbone("a"), input_shape=(16, 16, 3), resize_to=None, name="other")
+
+
+def test_the_fingerprint_knows_weights_and_architecture_and_no_names():
+    base = model_fingerprint(small_backbone("a"))
+    assert model_fingerprint(small_backbone("b")) == base
+    assert model_fingerprint(small_backbone("a", seed=1)) != base
+    changed = small_backbone("a")
+    changed.layers[1].scale = 1 / 127
+    assert model_fingerprint(changed) != base
+
+
+def test_memory_that_runs_out_halves_the_batch_and_keeps_the_result(pictures, monkeypatch, caplog):
+    expected = extract([small_backbone("a")], pictures)["a"]
+    predict = keras.Model.predict_on_batch
+
+    def small_only(self, x):
+        if len(x) > 4:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return predict(self, x)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", small_only)
+    with caplog.at_level(logging.WARNING, "ensemble_keras"):
+        np.testing.assert_allclose(extract([small_backbone("a")], pictures)["a"], expected, rtol=1e-5, atol=1e-6)
+    assert [r.getMessage() for r in caplog.records] == [
+        "a: out of memory with 16 images at a time, going on with 8.",
+        "a: out of memory with 8 images at a time, going on with 4.",
+    ]
+
+
+def test_a_backbone_without_memory_for_one_image_is_skipped_and_the_others_go_on(pictures, tmp_path, monkeypatch):
+    predict = keras.Model.predict_on_batch
+
+    def not_a(self, x):
+        if self.name == "a":
+            raise MemoryError("no room")
+        return predict(self, x)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", not_a)
+    models = {"a": small_backbone("a"), "b": small_backbone("b", seed=1)}
+    dataset = ek.ImageDataset.from_arrays(pictures)
+    result = extraction.extract(models, dataset, image_size=(16, 16), verbose=0)
+    assert list(result.features) == ["b"]
+    assert "one image at a time" in result.skipped["a"]
+    store = ek.FeatureStore(tmp_path / "f.sqlite")
+    with pytest.raises(MemoryError, match="No features of 'a': a: out of memory even with one image"):
+        extract(list(models.values()), pictures, store=store)
+    assert store.stats()["vectors"] == 50
+
+
+def test_all_bad_files_are_listed_at_once_and_the_good_ones_kept(folder, tmp_path):
+    (folder / "b" / "47.png").write_bytes(b"")
+    (folder / "b" / "49.png").write_bytes((folder / "b" / "45.png").read_bytes()[:200])
+    store = ek.FeatureStore(tmp_path / "f.sqlite")
+    dataset = ek.ImageDataset.from_directory(folder)
+    with pytest.raises(BadImagesError, match="2 files are no readable images") as caught:
+        extract([small_backbone("a")], dataset, store=store)
+    assert sorted(caught.value.failures) == ["b/47.png", "b/49.png"]
+
+
+def test_bad_arguments_are_refused(pictures):
+    with pytest.raises(ValueError, match="Two backbones are called 'a'"):
+        extract([small_backbone("a"), small_backbone("a")], pictures)
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1. Received: 0"):
+        extract([small_backbone("a")], pictures, batch_size=0)
+    with pytest.raises(ValueError, match=r"look scaled to \[0, 1\]"):
+        extract([small_backbone("a")], pictures / 255.0)
+    with pytest.raises(ValueError, match="Did you mean 'CNN'"):
+        extract(["CNNN"], pictures)
+
+
+def test_progress_is_visible_and_quiet_is_possible(pictures, capsys):
+    extract([small_backbone("a")], pictures, verbose=1)
+    assert "50/50" in capsys.readouterr().out
+    extract([small_backbone("a")], pictures, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.shared
+def test_real_weights_give_what_keras_gives(shared):
+    dataset = ek.ImageDataset.from_directory(shared / "data" / "chest_xray" / "test")[:8]
+    features = ek.extract_features(["MobileNet(alpha=0.25)"], dataset, image_size=224, verbose=0)
+    plain = keras.applications.MobileNet(alpha=0.25, include_top=False, pooling="avg", input_shape=(224, 224, 3))
+    pixels = keras.applications.mobilenet.preprocess_input(dataset.load(image_size=224).astype("float32"))
+    expected = plain.predict(pixels, verbose=0)
+    np.testing.assert_allclose(features["MobileNet(alpha=0.25)"], expected, rtol=1e-3, atol=1e-4)

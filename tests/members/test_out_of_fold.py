@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from synthetic import pictures, random_backbone
+
+import ensemble_keras as ek
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_out_of_fold_predictions_of_a_frozen_backbone(head):
+    x, y = pictures(90)
+    p = ek.out_of_fold_predictions(random_backbone("a"), x, y, cv=3, image_size=16, head=head, verbose=0)
+    assert p.shape == (90, 3)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert np.mean(p.argmax(axis=1) == y) > 0.8
+
+
+def test_out_of_fold_predictions_of_a_trained_backbone():
+    x, y = pictures(90)
+    settings = ek.Training(epochs=12, learning_rate=0.01, batch_size=16)
+    p = ek.out_of_fold_predictions("CNN(filters=(8, 16))", x, y, cv=2, image_size=16, training=settings, verbose=0)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert np.mean(p.argmax(axis=1) == y) > 0.6
+
+
+@pytest.mark.parametrize("backbone", ["frozen", "CNN(filters=(8, 16))"])
+def test_labels_that_mean_nothing_are_not_predicted(backbone):
+    # A member that were asked about images it trained on would do far better than chance.
+    x, _ = pictures(120, classes=2)
+    y = np.random.default_rng(1).permutation(np.arange(120) % 2)
+    backbone = random_backbone("frozen", 32) if backbone == "frozen" else backbone
+    settings = ek.Training(epochs=5, learning_rate=0.01)
+    p = ek.out_of_fold_predictions(backbone, x, y, cv=3, image_size=16, training=settings, verbose=0)
+    assert 0.3 < np.mean(p.argmax(axis=1) == y) < 0.7
+
+
+def test_a_group_is_never_on_both_sides():
+    # Every group has an image of its own, repeated with noise, and labels that only the group tells.
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 200, (20, 16, 16, 3))
+    x = np.clip(np.repeat(scenes, 6, axis=0) + rng.integers(0, 20, (120, 16, 16, 3)), 0, 255).astype("uint8")
+    groups = np.repeat(np.arange(20), 6)
+    y = np.repeat(rng.permutation(np.arange(20) % 2), 6)
+    backbone = random_backbone("a", 32)
+    by_image, by_group = (
+        ek.out_of_fold_predictions(backbone, x, y, groups=g, cv=5, image_size=16, verbose=0) for g in (None, groups)
+    )
+    assert np.mean(by_image.argmax(axis=1) == y) > 0.95
+    assert np.mean(by_group.argmax(axis=1) == y) < 0.8
+
+
+def test_strings_are_sorted_and_image_size_is_the_backbones_own():
+    x, y = pictures(30)
+    names = np.array(["zebra", "ant", "bee"])[y]
+    p = ek.out_of_fold_predictions(random_backbone("a"), x, names, cv=3, verbose=0)
+    assert np.mean(np.array(["ant", "bee", "zebra"])[p.argmax(axis=1)] == names) > 0.8
+
+
+def test_bad_arguments_are_refused():
+    x, y = pictures(30)
+    with pytest.raises(ValueError, match="as many images of each class as folds"):
+        ek.out_of_fold_predictions(random_backbone("a"), x, y, cv=20, verbose=0)
+    with pytest.raises(ValueError, match="Labels are needed"):
+        ek.out_of_fold_predictions(random_backbone("a"), x, verbose=0)

@@ -1,0 +1,126 @@
+import random
+
+import keras
+import numpy as np
+import pytest
+from synthetic import pictures, random_backbone
+
+import ensemble_keras as ek
+from ensemble_keras.members import training
+
+
+def member(name="m"):
+    x = inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Rescaling(1 / 255)(x)
+    x = keras.layers.Conv2D(8, 3, activation="relu")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.MaxPooling2D(4)(x)
+    x = keras.layers.Dropout(0.2)(x)
+    return ek.build_member(keras.Model(inputs, keras.layers.Flatten()(x), name=name), 3)
+
+
+@pytest.fixture
+def datasets():
+    return ek.ImageDataset.from_arrays(*pictures(90)), ek.ImageDataset.from_arrays(*pictures(30, seed=1))
+
+
+def test_training_learns_and_records_curves(datasets):
+    model = training.reinitialised(member(), seed=0)
+    settings = ek.Training(epochs=8, learning_rate=0.01, batch_size=16)
+    result = training.train_member(model, *datasets, settings, seed=0, verbose=0)
+    assert {len(values) for values in result.history.values()} == {8}
+    assert result.history["loss"][-1] < result.history["loss"][0] / 2
+    assert result.note == ""
+
+
+def test_the_best_weights_are_kept_not_the_last(datasets):
+    train, validation = datasets
+    model = training.reinitialised(member(), seed=0)
+    settings = ek.Training(epochs=12, learning_rate=0.05, batch_size=16)
+    result = training.train_member(model, train, validation, settings, seed=0, verbose=0)
+    losses = result.history["val_loss"]
+    assert result.best_epoch == np.argmin(losses) + 1
+    p = model.predict(validation.load(image_size=16), verbose=0)
+    log_loss = -np.log(p[np.arange(30), validation.labels]).mean()
+    assert log_loss == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_training_stops_when_patience_is_over(datasets):
+    train, validation = datasets
+    wrong = validation.with_labels((validation.labels + 1) % 3)  # it gets worse with every epoch
+    model = training.reinitialised(member(), seed=0)
+    settings = ek.Training(epochs=30, patience=2, learning_rate=0.01, batch_size=16)
+    result = training.train_member(model, train, wrong, settings, seed=0, verbose=0)
+    assert len(result.history["loss"]) == result.best_epoch + 2 < 30
+
+
+def test_without_validation_data_all_epochs_are_run_and_the_last_is_kept(datasets):
+    model = training.reinitialised(member(), seed=0)
+    result = training.train_member(model, datasets[0], None, ek.Training(epochs=20), seed=0, epochs=3, verbose=0)
+    assert len(result.history["loss"]) == result.best_epoch == 3
+    assert "val_loss" not in result.history
+
+
+def test_a_loss_that_becomes_nan_ends_training_with_finite_weights(datasets):
+    model = training.reinitialised(member(), seed=0)
+    settings = ek.Training(epochs=5, learning_rate=1e30)
+    result = training.train_member(model, *datasets, settings, seed=0, verbose=0)
+    assert result.note.startswith("loss became NaN in epoch")
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_new_weights_depend_on_the_seed_alone():
+    state = random.getstate(), np.random.get_state()[1].copy()
+    first, second, other = (training.reinitialised(member(), seed) for seed in (3, 3, 4))
+    for a, b, c in zip(first.get_weights(), second.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.ndim < 2 or np.abs(a - c).max() > 0
+    np.testing.assert_array_equal(np.random.get_state()[1], state[1])
+
+
+def test_new_weights_have_the_distribution_of_the_layers_initializers():
+    model = training.reinitialised(member(), seed=0)
+    kernel = next(layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Conv2D)).kernel
+    limit = np.sqrt(6 / (3 * 9 + 8 * 9))
+    values = np.abs(keras.ops.convert_to_numpy(kernel))
+    assert limit * 0.9 < values.max() <= limit
+
+
+def test_copies_do_not_share_weights_and_keep_layer_names():
+    original = member()
+    copy = training.reinitialised(original, seed=0)
+    assert [w.path for w in copy.weights] == [w.path for w in original.weights]
+    before = [w.copy() for w in original.get_weights()]
+    copy.set_weights([w + 1 for w in copy.get_weights()])
+    for a, b in zip(before, original.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_small_sets_are_held_decoded_and_large_ones_are_not(datasets, monkeypatch):
+    held = training.hold_decoded(datasets[0], (8, 8))
+    assert held.load(image_size=8).shape == (90, 8, 8, 3)
+    np.testing.assert_array_equal(held.load(image_size=8), datasets[0].load(image_size=8))
+    assert held.labels.tolist() == datasets[0].labels.tolist()
+    monkeypatch.setattr(training, "_HELD_BYTES", 90 * 8 * 8 * 3 - 1)
+    assert training.hold_decoded(datasets[0], (8, 8)) is datasets[0]
+
+
+def test_the_part_for_early_stopping_takes_no_group_apart_and_needs_no_rare_class():
+    x, y = pictures(60)
+    y[:59] %= 2
+    y[59] = 2  # one image of a class: it stays with the training part
+    dataset = ek.ImageDataset.from_arrays(x, y, groups=np.arange(60) // 3)
+    train, validation = training.inner_split(dataset, ek.Training(validation_split=0.2), seed=0)
+    assert len(train) + len(validation) == 60
+    assert not set(train.groups) & set(validation.groups)
+    assert 2 in train.labels
+    assert {0, 1} <= set(validation.labels)
+
+
+def test_backbones_of_ones_own_are_not_drawn_anew():
+    x, y = pictures(30)
+    backbone = random_backbone("mine")
+    before = [w.copy() for w in backbone.get_weights()]
+    ek.out_of_fold_predictions(backbone, x, y, cv=3, image_size=16, verbose=0)
+    for a, b in zip(before, backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

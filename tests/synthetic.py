@@ -1,0 +1,26 @@
+"""Small images with something to learn, and small networks, for tests that need no real data."""
+
+import keras
+import numpy as np
+
+
+def pictures(n=60, classes=3, size=16, seed=0):
+    """Noise with a brighter patch whose place tells the class; `(n, size, size, 3)` uint8 and int labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    x = rng.integers(0, 160, (n, size, size, 3))
+    half = size // 2
+    for image, label in zip(x, labels, strict=True):
+        row, column = divmod(int(label), 2)
+        image[row * half : (row + 1) * half, column * half : (column + 1) * half, label % 3] += 70
+    return x.astype("uint8"), labels
+
+
+def random_backbone(name, units=8, size=16, seed=0):
+    """A frozen network of random convolutions that keeps coarse places: images to `(batch, 4 * units)`."""
+    x = inputs = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 255)(x)
+    initializer = keras.initializers.GlorotUniform(seed=seed)
+    x = keras.layers.Conv2D(units, 3, padding="same", activation="relu", kernel_initializer=initializer)(x)
+    x = keras.layers.AveragePooling2D(size // 2)(x)
+    return keras.Model(inputs, keras.layers.Flatten()(x), name=name)

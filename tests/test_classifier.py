@@ -1,0 +1,400 @@
+import dataclasses
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from synthetic import pictures, random_backbone
+
+import ensemble_keras as ek
+from ensemble_keras.data.splits import make_folds
+
+NAMES = np.array(["ant", "bee", "cat"])
+SHORT = ek.Training(epochs=2, batch_size=16)
+
+
+def classifier(**arguments):
+    backbones = arguments.pop("backbones", None) or [random_backbone("a"), random_backbone("b", 6, seed=1)]
+    return ek.EnsembleClassifier(backbones, **{"image_size": 16, "cv": 3, "verbose": 0, **arguments})
+
+
+@pytest.fixture(scope="module")
+def data():
+    return pictures()
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    x, y = data
+    return classifier().fit(x, NAMES[y])
+
+
+@pytest.fixture
+def folder(data, tmp_path):
+    for i, (image, label) in enumerate(zip(*data, strict=True)):
+        path = tmp_path / "data" / NAMES[label] / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return tmp_path / "data"
+
+
+def test_it_learns_and_predicts_names(fitted, data):
+    x, y = pictures(30, seed=1)
+    assert fitted.classes_.tolist() == NAMES.tolist()
+    assert fitted.score(x, NAMES[y]) >= 0.9
+    assert set(fitted.predict(x)) <= set(NAMES)
+    probabilities = fitted.predict_proba(x)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(probabilities, fitted.model_.predict(x, verbose=0), atol=1e-6)
+
+
+def test_soft_voting_is_the_mean_of_the_members(fitted, data):
+    x, _ = data
+    expected = np.mean([member.predict(x, verbose=0) for member in fitted.members_], axis=0)
+    np.testing.assert_allclose(fitted.predict_proba(x), expected, atol=1e-6)
+
+
+def test_out_of_fold_predictions_are_those_of_heads_fitted_without_the_fold(data):
+    x, y = data
+    backbone = random_backbone("a")
+    fitted = classifier(backbones=[backbone]).fit(x, y)
+    folds = make_folds(y, cv=3, seed=0, digests=ek.ImageDataset.from_arrays(x).digests())
+    features = backbone.predict(x, verbose=0)
+    strength = fitted.card_["members"][0]["strength"]
+    for fold in range(3):
+        held = folds == fold
+        plain = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
+        expected = plain.fit(features[~held], y[~held]).predict_proba(features[held])
+        # The scale is taken over all images, not over those of the other folds: a small difference.
+        np.testing.assert_allclose(fitted.out_of_fold_[held, 0], expected, atol=0.06)
+
+
+def test_ints_come_back_as_ints_and_need_not_start_at_0(data):
+    x, y = data
+    fitted = classifier().fit(x, (y + 5)[:, None])
+    assert fitted.classes_.tolist() == [5, 6, 7]
+    assert fitted.predict(x[:4]).dtype.kind == "i"
+    assert fitted.score(x, y + 5) > 0.9
+
+
+def test_folders_give_class_names_and_the_same_result_as_arrays(folder, fitted, data):
+    dataset = ek.ImageDataset.from_directory(folder)
+    from_folder = classifier().fit(dataset)
+    x, y = data
+    order = np.argsort(y, kind="stable")
+    assert from_folder.classes_.tolist() == NAMES.tolist()
+    assert from_folder.score(dataset) == from_folder.score(x[order], NAMES[y[order]])
+    assert from_folder.score(dataset, dataset.labels) == from_folder.score(dataset)
+
+
+def test_the_leaderboard_says_what_each_is_worth(fitted, data):
+    _, y = data
+    board = fitted.leaderboard_.set_index("name")
+    assert board.index.tolist() == ["a", "b", "soft_voting"]
+    assert board["kind"].tolist() == ["member", "member", "ensemble"]
+    for number, name in enumerate("ab"):
+        expected = np.mean(fitted.out_of_fold_[:, number].argmax(axis=1) == y)
+        assert board.loc[name, "accuracy"] == pytest.approx(expected)
+        assert board.loc[name, "parameters"] == fitted.members_[number].count_params()
+    voted = np.mean(fitted.out_of_fold_.mean(axis=1).argmax(axis=1) == y)
+    assert board.loc["soft_voting", "accuracy"] == pytest.approx(voted)
+    best = board[board["kind"] == "member"]["accuracy"].max()
+    np.testing.assert_allclose(board["difference"], board["accuracy"] - best, atol=1e-9)
+    assert (board["low"] <= board["difference"]).all()
+    assert (board["difference"] <= board["high"]).all()
+    assert board.loc["soft_voting", "chosen"]
+    assert (board["seconds"] >= 0).all()
+
+
+def test_the_verdict_says_when_one_model_would_do(data):
+    x, y = data
+    twins = classifier(backbones=[random_backbone("a"), random_backbone("twin")]).fit(x, y)
+    assert twins.verdict_.startswith("One model would do: a alone")
+    alone = classifier(backbones=[random_backbone("a")]).fit(x, y)
+    assert alone.verdict_.startswith("One member: a, out-of-fold accuracy")
+
+
+@pytest.mark.parametrize("combiner", ["hard_voting", "geometric_voting", "concatenate", "stacking", "auto"])
+def test_every_combiner_makes_one_model(data, combiner, tmp_path):
+    x, y = data
+    fitted = classifier(combiner=combiner).fit(x, NAMES[y])
+    assert fitted.score(x, NAMES[y]) > 0.9
+    fitted.save(tmp_path / "model.keras")
+    model, card = ek.load_ensemble(tmp_path / "model.keras")
+    np.testing.assert_allclose(model.predict(x, verbose=0), fitted.predict_proba(x), atol=1e-6)
+    assert card["class_names"] == NAMES.tolist()
+    tried = fitted.leaderboard_[fitted.leaderboard_["kind"] == "ensemble"]
+    assert tried["chosen"].sum() == 1
+    assert len(tried) == (3 if combiner == "auto" else 1)
+
+
+def test_a_combiner_layer_is_rebuilt_and_not_changed(data):
+    x, y = data
+    layer = ek.SoftVoting(weights=[3, 1])
+    fitted = classifier(combiner=layer).fit(x, y)
+    assert fitted.combiner_ is not layer
+    expected = np.average([m.predict(x, verbose=0) for m in fitted.members_], axis=0, weights=[3, 1])
+    np.testing.assert_allclose(fitted.predict_proba(x), expected, atol=1e-6)
+
+
+def test_members_without_weights_are_trained_end_to_end(data):
+    x, y = data
+    fitted = classifier(
+        backbones=["CNN(filters=(8, 16))", random_backbone("a")], training=SHORT, combiner="concatenate"
+    )
+    fitted.fit(x, y)
+    assert list(fitted.history_) == ["CNN(filters=(8, 16))"]
+    history = fitted.history_["CNN(filters=(8, 16))"]
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert len(history["loss"]) == 2
+    assert fitted.card_["members"][0]["trained"] == "end to end"
+    assert fitted.out_of_fold_.shape == (60, 2, 3)
+    np.testing.assert_allclose(fitted.out_of_fold_.sum(axis=-1), 1, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_model_and_leaves_the_users_random_state(data):
+    x, y = data
+    np.random.seed(7)
+    state = np.random.get_state()[1].copy()
+    first, second = (
+        classifier(backbones=["CNN(filters=(8, 16))"], training=SHORT, cv=2).fit(x, y).predict_proba(x)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    other = classifier(backbones=["CNN(filters=(8, 16))"], training=SHORT, cv=2, seed=1).fit(x, y).predict_proba(x)
+    assert np.abs(other - first).max() > 1e-4
+
+
+def test_it_is_a_scikit_learn_classifier(data):
+    x, y = data
+    original = classifier(combiner="stacking", cv=2, seed=3)
+    copy = clone(original)
+    assert copy is not original
+    assert copy.get_params()["combiner"] == "stacking"
+    assert copy.get_params()["cv"] == 2
+    assert copy.set_params(seed=4).seed == 4
+    scores = cross_val_score(classifier(cv=2), x, NAMES[y], cv=3)
+    assert scores.shape == (3,)
+    assert scores.mean() > 0.8
+
+
+def test_cross_val_score_takes_a_dataset(folder):
+    dataset = ek.ImageDataset.from_directory(folder)
+    for y, scoring in [(None, None), (dataset.labels, None), (NAMES[dataset.labels], "accuracy")]:
+        cv = KFold(3, shuffle=True, random_state=0) if y is None else 3
+        assert cross_val_score(classifier(cv=2), dataset, y, cv=cv, scoring=scoring).mean() > 0.8
+
+
+def test_groups_and_identical_images_share_a_fold(data):
+    x, y = data
+    x = x.copy()
+    x[3] = x[0]
+    groups = np.arange(60) // 4
+    folds = GroupKFold(3)
+    fitted = classifier(backbones=[random_backbone("a")], cv=folds)
+    with pytest.warns(UserWarning, match="1 sets of byte-identical images"):
+        # A splitter decides alone, so a pair that it separates is only said.
+        classifier(cv=KFold(3)).fit(np.concatenate([x, x[:1]]), np.append(y, y[0]))
+    fitted.fit(x, y, groups=groups)
+    assert fitted.card_["data"]["groups"] == 15
+
+
+def test_class_weight_moves_the_members(data):
+    x, y = data
+    keep = (y != 2) | (np.arange(60) % 4 == 0)
+    plain = classifier().fit(x[keep], NAMES[y[keep]])
+    weighted = classifier(class_weight={"cat": 20}).fit(x[keep], NAMES[y[keep]])
+    test, _ = pictures(60, seed=2)
+    assert weighted.predict_proba(test)[:, 2].mean() > plain.predict_proba(test)[:, 2].mean()
+    with pytest.raises(
+        ValueError, match="`class_weight` names a class that is not there: 'cats'.*Did you mean 'cat'"
+    ):
+        classifier(class_weight={"cats": 2}).fit(x, NAMES[y])
+
+
+def test_validation_data_are_looked_at_and_leaks_are_said(data):
+    x, y = data
+    with pytest.warns(UserWarning, match="the same picture"):
+        classifier().fit(x, y, validation_data=(x[:6], y[:6]))
+    with pytest.raises(ValueError, match="the same picture"):
+        classifier(leaks="error").fit(x, y, validation_data=(x[:6], y[:6]))
+    other_x, other_y = pictures(12, seed=5)
+    assert classifier().fit(x, y, validation_data=(other_x, other_y)).score(other_x, other_y) > 0.8
+    with pytest.raises(ValueError, match="Labels that are not in the training data: 9"):
+        classifier().fit(x, y, validation_data=(other_x, np.full(12, 9)))
+
+
+def test_a_run_that_is_started_again_computes_nothing(data, tmp_path, monkeypatch):
+    x, y = data
+    arguments = {"backbones": ["CNN(filters=(8, 16))", random_backbone("a")], "training": SHORT}
+    first = classifier(directory=tmp_path / "run", **arguments).fit(x, y)
+    from ensemble_keras.members import fitting
+
+    def refuse(*_, **__):
+        raise AssertionError("was finished already")
+
+    monkeypatch.setattr(fitting, "train_member", refuse)
+    monkeypatch.setattr(fitting, "solve_linear_head", refuse)
+    again = classifier(directory=tmp_path / "run", **arguments).fit(x, y)
+    np.testing.assert_array_equal(first.predict_proba(x), again.predict_proba(x))
+    with (
+        pytest.warns(UserWarning, match="seed: 0 then, 1 now"),
+        pytest.raises(AssertionError, match="finished already"),
+    ):
+        classifier(directory=tmp_path / "run", seed=1, **arguments).fit(x, y)
+
+
+def test_evaluate_reports_and_the_page_is_written(fitted, tmp_path):
+    x, y = pictures(30, seed=1)
+    report = fitted.evaluate(x, NAMES[y])
+    assert report.summary["accuracy"] == pytest.approx(fitted.score(x, NAMES[y]))
+    report.to_html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "soft_voting" in page
+    assert fitted.verdict_.split(":")[0] in page
+
+
+def test_the_card_says_how_it_was_made(fitted, tmp_path):
+    fitted.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as file:
+        assert "ensemble.json" in file.namelist()
+    _, card = ek.load_ensemble(tmp_path / "m.keras")
+    assert card["image_size"] == [16, 16]
+    assert card["filter"] == "bilinear"
+    assert [member["name"] for member in card["members"]] == ["a", "b"]
+    assert card["data"]["images"] == 60
+    assert card["data"]["per_class"] == [20, 20, 20]
+    assert card["validation"]["out_of_fold"]["accuracy"] == pytest.approx(
+        fitted.leaderboard_.set_index("name").loc["soft_voting", "accuracy"]
+    )
+
+
+def test_the_file_opens_where_this_library_is_not_installed(fitted, data, tmp_path):
+    x, _ = data
+    fitted.save(tmp_path / "m.keras")
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import sys; sys.modules['ensemble_keras'] = None\n"
+        "import keras, numpy as np\n"
+        "model = keras.saving.load_model(sys.argv[1] + '/m.keras')\n"
+        "np.save(sys.argv[1] + '/p.npy', model.predict(np.load(sys.argv[1] + '/x.npy'), verbose=0))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, stderr=subprocess.DEVNULL)
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), fitted.predict_proba(x), atol=1e-6)
+
+
+def test_the_model_trains_end_to_end(data):
+    x, y = data
+    fitted = classifier(combiner="stacking").fit(x, y)
+    before = [np.copy(w) for w in fitted.model_.get_weights()]
+    fitted.model_.compile("adam", "sparse_categorical_crossentropy")
+    fitted.model_.fit(x, y, epochs=1, verbose=0)
+    assert all(
+        np.abs(a - b).max() > 0 for a, b in zip(before, fitted.model_.get_weights(), strict=True) if a.ndim > 1
+    )
+
+
+def test_a_member_that_becomes_nan_says_so(data):
+    x, y = data
+    training = dataclasses.replace(SHORT, learning_rate=1e30)
+    fitted = classifier(backbones=["CNN(filters=(8, 16))", random_backbone("a")], training=training).fit(x, y)
+    note = fitted.leaderboard_.set_index("name").loc["CNN(filters=(8, 16))", "note"]
+    assert "loss became NaN in epoch" in note
+    assert np.isfinite(fitted.predict_proba(x)).all()
+
+
+def test_a_member_without_memory_is_skipped_with_its_reason(data, monkeypatch):
+    x, y = data
+    predict = keras.Model.predict_on_batch
+
+    def not_a(self, batch):
+        if self.name == "a":
+            raise MemoryError("no room")
+        return predict(self, batch)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", not_a)
+    fitted = classifier().fit(x, y)
+    row = fitted.leaderboard_.set_index("name").loc["a"]
+    assert "out of memory even with one image" in row["note"]
+    assert pd.isna(row["accuracy"])
+    assert len(fitted.members_) == 1
+    with pytest.raises(MemoryError, match="No member could be fitted"):
+        classifier(backbones=[random_backbone("a")]).fit(x, y)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbones": ["ResNet5"]}, "Unknown backbone 'ResNet5'. Did you mean 'ResNet50'"),
+        ({"backbones": [random_backbone("a"), random_backbone("a")]}, "Two backbones are called 'a'"),
+        ({"combiner": "stackin"}, "Unknown combiner 'stackin'.*Did you mean 'stacking'"),
+        ({"combiner": 3}, "Unknown combiner 3"),
+        ({"combiner": keras.layers.Dense(2)}, "A combiner layer says by `takes`"),
+        ({"image_size": (16,)}, "`image_size` must be"),
+        ({"head": "lineal"}, "`head` must be one of 'linear', 'mlp'.*Did you mean 'linear'"),
+        ({"leaks": "ignore"}, "`leaks` must be one of"),
+        ({"cv": 50}, "as many images of each class as folds. Received: cv=50; class 'ant' has 20"),
+        ({"cv": 1}, "`cv` must be"),
+        ({"class_weight": "balance"}, "Did you mean 'balanced'"),
+        ({"class_weight": {"ant": 0}}, "must be above 0"),
+        ({"image_size": 32}, "takes images of shape"),
+    ],
+)
+def test_a_bad_argument_is_said_before_any_work(data, arguments, message):
+    x, y = data
+    with pytest.raises(ValueError, match=message):
+        classifier(**arguments).fit(x, NAMES[y])
+
+
+def test_bad_data_are_said_before_any_work(data):
+    x, y = data
+    for images, labels, message in [
+        (x / 255.0, y, r"look scaled to \[0, 1\]"),
+        (x[..., 0], y, "Repeat grey images"),
+        (x, y[:-1], "one label per image"),
+        (x, np.zeros(60), "[Aa]t least two classes"),
+        (x, np.where(np.arange(60) == 7, np.nan, y), "NaN or None in 1 row: 7"),
+        (x, None, "Labels are needed"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            classifier().fit(images, labels)
+    for backbones in ([], "VGG16", random_backbone("a")):
+        with pytest.raises(ValueError, match="`backbones` must be a list"):
+            ek.EnsembleClassifier(backbones).fit(x, y)
+
+
+def test_what_is_not_fitted_says_so(data):
+    from sklearn.exceptions import NotFittedError
+
+    for use in (lambda c: c.predict(data[0]), lambda c: c.save("x.keras"), lambda c: c.evaluate(*data)):
+        with pytest.raises(NotFittedError):
+            use(classifier())
+
+
+def test_labels_that_were_not_trained_are_refused_in_score(fitted, data):
+    x, _ = data
+    with pytest.raises(ValueError, match="Labels that are not in the training data: dog. Classes: ant, bee, cat"):
+        fitted.score(x[:2], ["ant", "dog"])
+    with pytest.raises(ValueError, match="Labels are needed"):
+        fitted.score(x[:2])
+
+
+def test_training_settings_are_checked():
+    for arguments, message in [
+        ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"learning_rate": 0}, "`learning_rate` must be above 0"),
+        ({"validation_split": 1}, "`validation_split` must be between 0 and 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ek.Training(**arguments)

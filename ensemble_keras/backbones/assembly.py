@@ -1,0 +1,98 @@
+"""Assembly: put resizing, preprocessing and pooling around a network, all in one graph."""
+
+import keras
+from keras import layers
+
+from ensemble_keras._validation import check_choice, check_image_size
+from ensemble_keras.backbones.preprocessing import preprocess
+
+# Keras knows "area" too, but on TensorFlow only.
+_INTERPOLATIONS = ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5")
+
+
+def check_arguments(input_shape, pooling, resize_to, interpolation):
+    """Checks what `build_backbone` is given; returns the input shape and the shape after resizing."""
+    shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    if len(shape) != 3 or shape[2] != 3 or any(not isinstance(side, int) or side < 1 for side in shape):
+        raise ValueError(f"`input_shape` must be (height, width, 3), in pixels. Received: {input_shape!r}.")
+    check_choice("pooling", pooling, ("avg", "max", None))
+    check_choice("interpolation", interpolation, _INTERPOLATIONS)
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Backbones take images of shape (height, width, 3). Received: the image data format 'channels_first'. "
+            "Call keras.config.set_image_data_format('channels_last')."
+        )
+    if resize_to is None:
+        return shape, shape
+    try:
+        return shape, (*check_image_size(resize_to), 3)
+    except ValueError as error:
+        raise ValueError(
+            f"`resize_to` must be one int or (height, width), in pixels, or None. Received: {resize_to!r}."
+        ) from error
+
+
+def check_network(network, input_shape, label):
+    """Raises `ValueError` unless `network` is one graph from such images to a feature map or a vector.
+
+    Args:
+        network: A `keras.Model`.
+        input_shape: `(height, width, 3)` of what it will be given.
+        label: String. Names the backbone in an error.
+    """
+    inputs, outputs = getattr(network, "inputs", None), getattr(network, "outputs", None)
+    if not inputs or len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            f"{label} must be a Functional or Sequential model with one input and one output, and know its input "
+            f"shape. Received: {len(inputs or [])} inputs, {len(outputs or [])} outputs. A model with its own `call` "
+            "would need its code wherever the saved file is opened."
+        )
+    taken, given = inputs[0].shape, (None, *input_shape)
+    if len(taken) != 4 or any(side not in (None, wanted) for side, wanted in zip(taken, given, strict=True)):
+        raise ValueError(
+            f"{label} takes images of shape {tuple(taken)}. Received: input_shape={input_shape}. "
+            "Use the size that it takes as the image size, or as `resize_to`."
+        )
+    if not keras.backend.is_float_dtype(inputs[0].dtype):
+        raise ValueError(
+            f"{label} must take float32 images. Received: an input of dtype {inputs[0].dtype}, which would cut "
+            "fractions off in silence."
+        )
+    if len(outputs[0].shape) not in (2, 4):
+        raise ValueError(
+            f"{label} must give features of shape (batch, d) or a map (batch, height, width, d). "
+            f"Received: {tuple(outputs[0].shape)}."
+        )
+
+
+def assemble(network, *, input_shape, network_shape, preprocessing, pooling, interpolation, name):
+    """Builds the backbone: images, resizing, preprocessing, the network, pooling.
+
+    The steps around the network hold no variables and run in float32 under any precision policy.
+
+    Args:
+        network: A `keras.Model`, nested as it is: its weights are shared.
+        input_shape: `(height, width, 3)` of the images.
+        network_shape: `(height, width, 3)` of what the network is given; another than `input_shape`: resized to it.
+        preprocessing: A kind or a callable, see `preprocess`.
+        pooling: `"avg"`, `"max"` or `None`; for a network that gives a feature map.
+        interpolation: String, the filter of the resizing. Where a side shrinks it is widened (antialiasing), as in
+            Pillow, so that no pixel is skipped.
+        name: String. Name of the model.
+
+    Returns:
+        A `keras.Model` from images in `[0, 255]` to features.
+    """
+    x = images = keras.Input(input_shape, dtype="float32", name="images")
+    height, width = network_shape[:2]
+    if (height, width) != tuple(input_shape[:2]):
+        shrinks = input_shape[0] > height or input_shape[1] > width
+        x = layers.Resizing(height, width, interpolation, antialias=shrinks, dtype="float32", name="resizing")(x)
+    # A model of a user's may give its one output in a list.
+    [x] = keras.tree.flatten(network(preprocess(x, preprocessing)))
+    if len(x.shape) == 4 and pooling is not None:
+        layer = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}[pooling]
+        x = layer(dtype="float32", name=f"{pooling}_pool")(x)
+    if keras.backend.standardize_dtype(x.dtype) != "float32":
+        x = keras.ops.cast(x, "float32")
+    return keras.Model(images, x, name=name)

@@ -86,10 +86,8 @@ def test_features_are_those_of_keras_own_network(backbone, options, side, rng):
     np.testing.assert_allclose(features, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    "backbone", ["MobileNet(alpha=0.25)", "VGG16", pytest.param("DenseNet121", marks=pytest.mark.slow)]
-)
-def test_each_kind_of_preprocessing_passes_the_contract(backbone, tmp_path):
+@pytest.mark.parametrize("backbone", ["MobileNet(alpha=0.25)", "VGG16"])
+def test_networks_of_keras_pass_the_contract(backbone, tmp_path):
     check_backbone(build_backbone(backbone, input_shape=(32, 40, 3), weights=None), (32, 40, 3), directory=tmp_path)
 
 

@@ -1,9 +1,11 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
 from ensemble_keras.backbones.registry import build_backbone
-from ensemble_keras.backbones.weights import check_weights, keras_loading
+from ensemble_keras.backbones.weights import check_weights, keras_loading, load_weights
 
 NAME, SHAPE = "CNN(filters=(4, 8))", (16, 16, 3)
 
@@ -35,6 +37,20 @@ def test_a_file_of_another_network_is_refused(tmp_path):
     build_backbone("CNN(filters=(4,))", input_shape=SHAPE, weights=None).save_weights(tmp_path / "shallow.weights.h5")
     with pytest.raises(ValueError, match=r"shallow.weights.h5 does not fit"):
         build_backbone(NAME, input_shape=SHAPE, weights=tmp_path / "shallow.weights.h5")
+
+
+class _HalfLoaded:
+    def load_weights(self, path):
+        warnings.warn("Skipping nested container at 'a': no matching group found in the saved file.", stacklevel=2)
+
+
+def test_a_part_left_random_is_an_error():
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(ValueError, match=r"half.weights.h5 does not fit X.* Skipping nested"),
+    ):
+        warnings.simplefilter("ignore")
+        load_weights("half.weights.h5", _HalfLoaded(), _HalfLoaded(), "X")
 
 
 def test_a_file_that_is_no_weights_file_is_named(tmp_path):

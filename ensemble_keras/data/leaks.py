@@ -15,9 +15,9 @@ _COLUMNS = ["train_file", "test_file", "train_index", "test_index", "kind", "dis
 
 # Chosen on 3,207 x 313 chest X-rays (3,520 in all) and 20,000 x 4,000 CIFAR-10 images. Copies of an X-ray (JPEG at
 # quality 30 to 75, 64 to 448 pixels, other proportions, brightness x 0.8 to 1.2, contrast x 1.2) are at most 4 bits
-# away and correlate with it by .9957 or more. Different X-rays are so alike that the bits alone would give false
-# pairs (32 at up to 6 bits); but none of the 6 million pairs that are not byte-identical correlates by more than .98.
-_NEAR_BITS = 8
+# away and correlate with it by .9957 or more. Different X-rays are so alike that the bits alone would give 3,500
+# false pairs; but none of the 6 million pairs that are not byte-identical correlates by more than .98.
+_NEAR_BITS = 10
 _NEAR_CORRELATION = 0.99
 
 _THUMBNAIL = 32
@@ -29,7 +29,7 @@ def find_leaks(train, test):
     """Finds pictures and groups that are on both sides.
 
     A pair is `"exact"` if the bytes are equal, and `"near"` if the perceptual hashes (64 bits: signs of the low
-    frequencies of the cosine transform against their median, pHash, Zauner 2010) differ in at most 8 bits and the
+    frequencies of the cosine transform against their median, pHash, Zauner 2010) differ in at most 10 bits and the
     32 x 32 grey thumbnails correlate by at least .99: re-encoded, resized, slightly brighter or darker copies. Crops
     by more than a few pixels, turned and mirrored copies are not found. Where both sides have groups, each test image
     whose group is in the training data makes a `"group"` pair with the first training image of that group.

@@ -40,7 +40,7 @@ def make_folds(labels, *, groups=None, digests=None, cv=5, seed=0, class_names=N
     """
     names, classes = _classes(labels, class_names)
     blocks = together(len(classes), groups, digests)
-    if hasattr(cv, "split"):
+    if hasattr(cv, "split") and not isinstance(cv, str):
         folds = _folds_of_splitter(cv, labels, groups)
         _warn_if_separated(folds, groups, "groups")
         _warn_if_separated(folds, digests, "sets of byte-identical images")

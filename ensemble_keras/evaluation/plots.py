@@ -1,0 +1,233 @@
+"""Plots: confusion matrix, ROC curves, training curves and members, each on matplotlib axes.
+
+Every function draws on the axes it is given, or on a new figure of its own: nothing of pyplot's state is read or
+changed, and no figure stays open. Colours are Okabe and Ito's, which colour-blind readers tell apart; they stand out
+on light and on dark grounds. In a notebook the returned axes show themselves.
+"""
+
+import io
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+from sklearn import metrics as sk
+
+from ensemble_keras._validation import check_choice
+
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+# The one colour of text and lines, so that a page can exchange it for its own.
+INK = "#24292F"
+GRID = "#8B949E"
+# From clear to blue, so that the ground shows through where there is nothing.
+_CLEAR_TO_BLUE = LinearSegmentedColormap.from_list("clear_to_blue", [(0, 0.447, 0.698, 0), (0, 0.447, 0.698, 1)])
+_MOST_NUMBERS = 15
+_MOST_CURVES = 6
+
+
+class _ShownAxes(Axes):
+    """Axes that a notebook shows as their figure, as it does for one of pyplot's."""
+
+    def _repr_png_(self):
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
+def plot_confusion(confusion, class_names=None, ax=None, *, normalize=False):
+    """Draws a confusion matrix: true classes down, predicted ones across.
+
+    Up to 15 classes the cells carry their numbers; beyond, the colours speak alone and names that would run into one
+    another are left out.
+
+    Args:
+        confusion: Counts of shape `(num_classes, num_classes)`; row: the true class. An array or a `DataFrame`.
+        class_names: List of names. Defaults to `None`: the index of a `DataFrame`, or 0, 1, ...
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        normalize: Whether numbers are shares of the true class, in percent. Colours always are. Defaults to `False`.
+
+    Returns:
+        The axes.
+    """
+    if class_names is None:
+        class_names = getattr(confusion, "index", range(len(confusion)))
+    counts = np.asarray(confusion)
+    names = [shortened(name) for name in class_names]
+    side = np.clip(1.7 + 0.42 * len(names), 3.6, 8.5)
+    ax = _own_axes(ax, (side, side))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.grid(False)
+    ax.imshow(shares, cmap=_CLEAR_TO_BLUE, vmin=0, vmax=1, interpolation="nearest")
+    every = int(np.ceil(len(names) / 50))
+    ticks = np.arange(0, len(names), every)
+    size = 9 if len(names) <= 25 else 7
+    labels = [names[i] for i in ticks]
+    # About 13.5 characters go on an inch; names and margins take 1.4 inches of the side.
+    flat = max(map(len, labels)) * len(labels) <= (side - 1.4) * 13.5
+    ax.set_xticks(ticks, labels, rotation=0 if flat else 90, fontsize=size, parse_math=False)
+    ax.set_yticks(ticks, labels, fontsize=size, parse_math=False)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    if len(names) <= _MOST_NUMBERS:
+        _write_cells(ax, 100 * shares if normalize else counts, shares, "{:.0f} %" if normalize else "{:,}")
+    return ax
+
+
+def plot_roc(y, probabilities, class_names=None, ax=None):
+    """Draws ROC curves: of class 1 for two classes, else of each class against the rest and their macro mean.
+
+    Beyond six classes: the macro mean and the five classes with the smallest areas. A class without images has no
+    curve.
+
+    Args:
+        y: Class indices of shape `(n,)`.
+        probabilities: Array of shape `(n, num_classes)`.
+        class_names: List of names. Defaults to `None`: 0, 1, ...
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+
+    Returns:
+        The axes.
+    """
+    num_classes = probabilities.shape[1]
+    names = [shortened(name) for name in (range(num_classes) if class_names is None else class_names)]
+    there = [k for k in ([1] if num_classes == 2 else range(num_classes)) if 0 < np.sum(y == k) < len(y)]
+    curves = {k: sk.roc_curve(y == k, probabilities[:, k])[:2] for k in there}
+    areas = {k: float(np.trapezoid(curves[k][1], curves[k][0])) for k in there}
+    shown = there if len(there) <= _MOST_CURVES else sorted(there, key=areas.get)[: _MOST_CURVES - 1]
+    ax = _own_axes(ax, (4.3, 4.35 + 0.215 * (len(shown) + (num_classes > 2))))
+    ax.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle=(0, (4, 4)))
+    if num_classes > 2 and there:
+        rates = np.linspace(0, 1, 201)
+        mean = np.mean([np.interp(rates, *curve) for curve in curves.values()], axis=0)
+        mean[0] = 0
+        label = f"macro mean, AUC {np.mean(list(areas.values())):.3f}"
+        ax.plot(rates, mean, color=INK, linewidth=2.2, label=label)
+    for color, k in zip(COLORS, shown, strict=False):
+        ax.plot(*curves[k], color=color, linewidth=1.6, label=f"{names[k]}, AUC {areas[k]:.3f}")
+    if not there:
+        ax.plot([], [], color="none", label="no curve: images of one class only")
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    ax.set_xlabel("false positive rate")
+    ax.set_ylabel("true positive rate")
+    _legend_below(ax)
+    return ax
+
+
+def plot_history(history, metric="accuracy", ax=None):
+    """Draws the training and the validation curve of one training run.
+
+    Args:
+        history: Dict of lists, one value per epoch, as `keras.callbacks.History.history`: `"loss"`, `"val_loss"`,
+            `"accuracy"`, `"val_accuracy"`, ... What is not there is not drawn.
+        metric: Name of the curve, `"accuracy"` or `"loss"`, say. Defaults to `"accuracy"`.
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If `history` has no curve of that name.
+    """
+    check_choice("metric", metric, [name for name in history if not name.startswith("val_")])
+    ax = _own_axes(ax, (4.3, 3.2))
+    for name, label, color, style in (
+        (metric, "training", BLUE, "--"),
+        (f"val_{metric}", "validation", VERMILLION, "-"),
+    ):
+        values = history.get(name, [])
+        if len(values):
+            epochs = np.arange(1, len(values) + 1)
+            marker = "o" if len(values) <= 20 else ""
+            ax.plot(epochs, values, style, color=color, label=label, linewidth=1.6, marker=marker, markersize=3)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(metric.replace("_", " "))
+    _legend_below(ax)
+    return ax
+
+
+def plot_members(members, ax=None):
+    """Draws the accuracy of every member and of the ensemble, with its interval.
+
+    Args:
+        members: `DataFrame` with the columns `accuracy`, `accuracy_low` and `accuracy_high` and one row per
+            classifier, as `EvaluationReport.members`; the row `"ensemble"` stands out.
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+
+    Returns:
+        The axes.
+    """
+    ax = _own_axes(ax, (4.6, 1.0 + 0.32 * len(members)))
+    for row, (name, values) in enumerate(members.iterrows()):
+        color = VERMILLION if name == "ensemble" else BLUE
+        low, high = 100 * values["accuracy_low"], 100 * values["accuracy_high"]
+        ax.plot([low, high], [row, row], color=color, linewidth=2, solid_capstyle="round")
+        ax.plot(100 * values["accuracy"], row, "o", color=color, markersize=7)
+    ax.set_yticks(range(len(members)), [shortened(name, 28) for name in members.index], parse_math=False)
+    ax.set_ylim(len(members) - 0.4, -0.6)
+    ax.set_xlabel("accuracy in %, with its 95 % interval")
+    return ax
+
+
+def svg(ax):
+    """Returns the figure of `ax` as text to be put inside an HTML page: its colours are the page's.
+
+    Text and lines take the colour of the text around, blue lines that of the variable `--accent`.
+    """
+    buffer = io.BytesIO()
+    ax.figure.savefig(
+        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
+    text = buffer.getvalue().decode()
+    text = text[text.index("<svg") :]
+    for declaration in (' xmlns="http://www.w3.org/2000/svg"', ' xmlns:xlink="http://www.w3.org/1999/xlink"'):
+        text = text.replace(declaration, "")
+    return text.replace(INK.lower(), "currentColor").replace(BLUE.lower(), "var(--accent)")
+
+
+def shortened(name, limit=18):
+    """Returns the name, its middle left out where it is longer than `limit`."""
+    name = str(name)
+    head = (limit - 1) // 2
+    return name if len(name) <= limit else f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"
+
+
+def _own_axes(ax, size):
+    if ax is not None:
+        return ax
+    ax = Figure(figsize=size, facecolor="white", layout="constrained").add_subplot(axes_class=_ShownAxes)
+    ax.set_facecolor("white")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GRID)
+    ax.tick_params(color=GRID, labelcolor=INK, labelsize=9)
+    ax.grid(True, color=GRID, alpha=0.25, linewidth=0.6)
+    ax.set_axisbelow(True)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set(color=INK, fontsize=10)
+    return ax
+
+
+def _write_cells(ax, values, shares, form):
+    ink = ax.xaxis.label.get_color()
+    for (row, column), value in np.ndenumerate(values):
+        color = "white" if shares[row, column] > 0.55 else ink
+        ax.text(column, row, form.format(value), ha="center", va="center", color=color, fontsize=9)
+
+
+def _legend_below(ax):
+    # Below the axes no curve can run under it.
+    below = ax.transAxes + ScaledTranslation(0, -0.45, ax.figure.dpi_scale_trans)
+    legend = ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=below,
+        frameon=False,
+        fontsize=9,
+        labelcolor=ax.xaxis.label.get_color(),
+        ncols=2 if len(ax.lines) == 2 else 1,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -1,0 +1,68 @@
+"""Prediction: what a model, and each member inside it, says about a set of images, in one pass."""
+
+import keras
+
+from ensemble_keras._validation import check_image_size
+
+
+def predict_with_members(model, dataset, *, image_size=None, batch_size=32, verbose=0):
+    """Runs the model once over the images and gives its predictions and those of its members.
+
+    Args:
+        model: A `keras.Model` from images with values in [0, 255] to class probabilities; one of
+            `build_ensemble`, as it is or reloaded from its file, also shows its members.
+        dataset: An `ImageDataset`.
+        image_size: Int or `(height, width)`. Defaults to `None`: the model's input size.
+        batch_size: Images per step. Defaults to 32.
+        verbose: 1 shows Keras' progress bar. Defaults to 0.
+
+    Returns:
+        The model's output `(n, num_classes)`, and a dict of such arrays by member name; it is empty if no members
+        are found.
+
+    Raises:
+        ValueError: If the model takes images of any size and `image_size` is not given.
+    """
+    size = _image_size(model, image_size)
+    tensors = member_tensors(model)
+    batches = dataset.batches(image_size=size, batch_size=batch_size)
+    if not tensors:
+        return _last(model.predict(batches, verbose=verbose)), {}
+    joined = keras.Model(model.input, [*tensors.values(), model.outputs[-1]])
+    *members, ensemble = joined.predict(batches, verbose=verbose)
+    return ensemble, dict(zip(tensors, members, strict=True))
+
+
+def member_tensors(model):
+    """Returns the predictions of each member inside an ensemble's graph, as symbolic tensors by member name.
+
+    A member is a nested model that takes the ensemble's own input and whose last output has as many columns as the
+    ensemble's, or one (p of class 1). Fewer than two are no ensemble: the dict is empty then.
+    """
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None) or len(model.inputs) != 1:
+        return {}
+    classes = model.outputs[-1].shape[-1]
+    found = {}
+    for layer in model.layers:
+        # A member may stand in several ensembles: only its call in this one counts.
+        for node in layer._inbound_nodes if isinstance(layer, keras.Model) else ():
+            output = node.output_tensors[-1]
+            # A combiner that takes features alone leaves the members' own heads out.
+            headless = layer.layers[-1].name == "features"
+            from_input = len(node.input_tensors) == 1 and node.input_tensors[0] is model.inputs[0]
+            if from_input and not headless and len(output.shape) == 2 and output.shape[-1] in (1, classes):
+                found[layer.name] = output
+    return found if len(found) > 1 else {}
+
+
+def _image_size(model, image_size):
+    if image_size is not None:
+        return check_image_size(image_size)
+    shape = getattr(model, "input_shape", None) or ()
+    if len(shape) != 4 or None in shape[1:3]:
+        raise ValueError(f"Give `image_size`: the model takes images of any size. Received: input shape {shape}.")
+    return check_image_size(shape[1:3])
+
+
+def _last(outputs):
+    return outputs[-1] if isinstance(outputs, list | tuple) else outputs

@@ -1,0 +1,278 @@
+"""Report: what a model is worth on a set of images, as figures, tables, plots and one page."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics as sk
+
+from ensemble_keras._validation import check_choice
+from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.evaluation import inputs
+from ensemble_keras.evaluation.prediction import predict_with_members
+from ensemble_keras.measures import metrics, significance
+
+# A drop from out-of-fold accuracy is said when chance would make it in one of a hundred reports.
+_DROP_LEVEL = 0.01
+
+
+class EvaluationReport:
+    """What a model is worth on images it did not train on. Made by `from_model` or `from_predictions`.
+
+    Attributes:
+        y_true: Class indices of shape `(n,)`.
+        probabilities: Array of shape `(n, num_classes)`.
+        class_names: List of strings, in the order of the columns.
+        verdict: One or two sentences: is the ensemble worth it?
+        notes: List of sentences on what to be careful with: classes without images, a drop from out-of-fold figures.
+        summary: Dict of the figures of `metric_summary`, with `images`, `classes`, the 95 % interval of accuracy
+            (`accuracy_low`, `accuracy_high`) and, where accuracy fell below the out-of-fold one beyond chance, the
+            sentence `distribution_shift`.
+        per_class: `DataFrame` with one row per class: `class`, `precision`, `recall`, `f1`, `support` (images).
+        confusion: `DataFrame` of counts; rows are true classes, columns predicted ones.
+        members: `DataFrame` with one row per member and the last for `"ensemble"`: `accuracy` with its 95 % interval
+            (`accuracy_low`, `accuracy_high`), `log_loss`, `roc_auc`, and the ensemble's gain in accuracy over the
+            member, `difference`, with its paired 95 % interval (`difference_low`, `difference_high`) and `p_value`.
+    """
+
+    def __init__(
+        self,
+        y_true,
+        probabilities,
+        class_names,
+        *,
+        members,
+        groups,
+        history,
+        verdict,
+        leaderboard,
+        out_of_fold,
+        details,
+    ):
+        self.y_true, self.probabilities, self.class_names = y_true, probabilities, class_names
+        self.history, self.leaderboard, self.details = history, leaderboard, details
+        self._member_probabilities, self._groups, self._out_of_fold = members, groups, out_of_fold
+        self.notes = [note for note in (self._absent_note(), self._drop_note()) if note]
+        self.verdict = verdict or self._verdict()
+
+    @classmethod
+    def from_model(cls, model, x, y=None, *, class_names=None, batch_size=32, image_size=None, verbose=0, **options):
+        """Evaluates a model, and the members inside it if it is an ensemble, in one pass over the images.
+
+        Args:
+            model: A `keras.Model` from images with values in [0, 255] to class probabilities
+                `(batch, num_classes)`, or to p of class 1, `(batch, 1)`.
+            x: An `ImageDataset`, or images of shape `(n, height, width, 3)`; the model must not have seen them.
+            y: Labels of shape `(n,)`, where `x` is an array.
+            class_names: Names in the order of the model's outputs. Defaults to `None`: the dataset's.
+            batch_size: Images per step. Defaults to 32.
+            image_size: Int or `(height, width)`. Defaults to `None`: the model's input size.
+            verbose: 1 shows a progress bar. Defaults to 0.
+            **options: Further arguments of `from_predictions`. `groups` defaults to the dataset's.
+
+        Returns:
+            An `EvaluationReport`.
+
+        Raises:
+            ValueError: If the classes of the data are not those of the model, or its outputs no probabilities.
+        """
+        dataset = as_dataset(x, y)
+        y_true, class_names = inputs.in_class_order(dataset, class_names)
+        probabilities, members = predict_with_members(
+            model, dataset, image_size=image_size, batch_size=batch_size, verbose=verbose
+        )
+        options = {"groups": dataset.groups, "members": members} | options
+        return cls.from_predictions(y_true, probabilities, class_names=class_names, **options)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true,
+        probabilities,
+        *,
+        class_names=None,
+        members=None,
+        groups=None,
+        history=None,
+        verdict=None,
+        leaderboard=None,
+        out_of_fold=None,
+        details=None,
+    ):
+        """Makes a report of predictions.
+
+        Args:
+            y_true: Class indices or class names, shape `(n,)`.
+            probabilities: Array of shape `(n, num_classes)`, or p of class 1, `(n,)`.
+            class_names: Names in the order of the columns. Defaults to `None`: "0", "1", ...
+            members: Dict from a member's name to its probabilities of the same images. Defaults to `None`.
+            groups: Group of each image, shape `(n,)`: intervals and tests draw groups whole. Defaults to `None`.
+            history: Dict from a member's name to its training curves, `{"loss": [...], "val_loss": [...], ...}`;
+                or the curves of one model. Defaults to `None`.
+            verdict: What was found when the ensemble was fitted. Defaults to `None`: a sentence made of `members`.
+            leaderboard: `DataFrame` to be shown on the page. Defaults to `None`.
+            out_of_fold: Dict with the out-of-fold `"accuracy"` and `"n"`, the number of its images. If accuracy here
+                is lower beyond chance (Fisher's exact test, one-sided, p < 0.01; binomial without `"n"`), the report
+                says so. Defaults to `None`.
+            details: Dict from a heading to what stands under it on the page: a dict, a list, a `DataFrame` or a
+                text, such as settings, versions, skipped files. Defaults to `None`.
+
+        Returns:
+            An `EvaluationReport`.
+
+        Raises:
+            ValueError: If a table, a label or a class name is wrong; the message names the member and the rows.
+
+        Example:
+        >>> EvaluationReport.from_predictions(["cat", "dog"], [[0.9, 0.1], [0.2, 0.8]], class_names=["cat", "dog"])
+        EvaluationReport(2 images, 2 classes: accuracy 1.000, roc_auc 1.000, log_loss 0.164)
+        """
+        p = metrics.check_probabilities(probabilities)
+        names = inputs.check_class_names(class_names, p.shape[1])
+        return cls(
+            inputs.indices(y_true, names, len(p)),
+            p,
+            names,
+            members=inputs.check_members(members or {}, p.shape),
+            groups=groups,
+            history=inputs.histories(history),
+            verdict=verdict,
+            leaderboard=leaderboard,
+            out_of_fold=out_of_fold or {},
+            details=details or {},
+        )
+
+    @functools.cached_property
+    def summary(self):  # noqa: D102 (described with the class, as the others below)
+        accuracy, low, high = significance.metric_interval(self.probabilities, self.y_true, groups=self._groups)
+        figures = {"images": len(self.y_true), "classes": len(self.class_names), "accuracy": accuracy}
+        figures |= {"accuracy_low": low, "accuracy_high": high}
+        figures |= metrics.metric_summary(self.y_true, self.probabilities)
+        drop = self._drop_note()
+        return figures | ({"distribution_shift": drop} if drop else {})
+
+    @functools.cached_property
+    def per_class(self):  # noqa: D102
+        labels = range(len(self.class_names))
+        columns = sk.precision_recall_fscore_support(self.y_true, self._predicted, labels=labels, zero_division=0)
+        named = zip(("precision", "recall", "f1", "support"), columns, strict=True)
+        return pd.DataFrame({"class": self.class_names, **dict(named)})
+
+    @functools.cached_property
+    def confusion(self):  # noqa: D102
+        counts = sk.confusion_matrix(self.y_true, self._predicted, labels=range(len(self.class_names)))
+        index, columns = (pd.Index(self.class_names, name=name) for name in ("true", "predicted"))
+        return pd.DataFrame(counts, index=index, columns=columns)
+
+    @functools.cached_property
+    def members(self):  # noqa: D102
+        tables = self._member_probabilities | {"ensemble": self.probabilities}
+        rows = {name: self._member_row(p) for name, p in tables.items()}
+        rows["ensemble"] |= dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), np.nan)
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
+
+    def plot_confusion(self, ax=None, *, normalize=False):
+        """Draws the confusion matrix and returns its axes; see `plots.plot_confusion`."""
+        return _plots().plot_confusion(self.confusion, self.class_names, ax, normalize=normalize)
+
+    def plot_roc(self, ax=None):
+        """Draws the ROC curves and returns their axes; see `plots.plot_roc`."""
+        return _plots().plot_roc(self.y_true, self.probabilities, self.class_names, ax)
+
+    def plot_history(self, member=None, metric="accuracy", ax=None):
+        """Draws the training and validation curves of a member and returns their axes.
+
+        Args:
+            member: Name of a member in `history`. Defaults to `None`: the only one.
+            metric: `"accuracy"` or `"loss"`, say. Defaults to `"accuracy"`.
+            ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+
+        Raises:
+            ValueError: If no such curves were kept, or there are several members and none is named.
+        """
+        if not self.history:
+            raise ValueError("There are no training curves: give `history`, where members were trained by epochs.")
+        only = next(iter(self.history)) if len(self.history) == 1 else None
+        member = check_choice("member", only if member is None else member, list(self.history))
+        return _plots().plot_history(self.history[member], metric, ax)
+
+    def plot_members(self, ax=None):
+        """Draws the accuracy of members and ensemble with intervals and returns the axes."""
+        return _plots().plot_members(self.members, ax)
+
+    def to_html(self, path):
+        """Writes the report as one HTML page that needs nothing else: no network, no files beside it.
+
+        Args:
+            path: Path of the file; missing folders are made. A page of that name is replaced in one step.
+        """
+        _page().write(self, path)
+
+    def __repr__(self):
+        shown = ", ".join(f"{name} {self.summary[name]:.3f}" for name in ("accuracy", "roc_auc", "log_loss"))
+        return f"EvaluationReport({len(self.y_true)} images, {len(self.class_names)} classes: {shown})"
+
+    def _repr_html_(self):
+        return _page().fragment(self)
+
+    @property
+    def _predicted(self):
+        return self.probabilities.argmax(axis=1)
+
+    def _member_row(self, p):
+        accuracy, low, high = significance.metric_interval(p, self.y_true, groups=self._groups)
+        gain = significance.compare(self.probabilities, p, self.y_true, groups=self._groups)
+        return {
+            "accuracy": accuracy,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "log_loss": float(metrics.log_losses(self.y_true, p).mean()),
+            "roc_auc": metrics.roc_auc(self.y_true, p),
+            "difference": gain.difference,
+            "difference_low": gain.low,
+            "difference_high": gain.high,
+            "p_value": gain.p_value,
+        }
+
+    def _verdict(self):
+        if not self._member_probabilities:
+            return ""
+        best = self.members.drop(index="ensemble")["accuracy"].idxmax()
+        gain = significance.compare(
+            self.probabilities, self._member_probabilities[best], self.y_true, groups=self._groups
+        )
+        found = "no difference beyond chance" if gain.low <= 0 <= gain.high else "beyond chance"
+        return f"The ensemble against its best member on these images, {best}: {gain}; {found}."
+
+    def _absent_note(self):
+        absent = metrics.absent_classes(self.y_true, len(self.class_names))
+        if not len(absent):
+            return ""
+        listed = ", ".join(self.class_names[k] for k in absent[:5]) + (", …" if len(absent) > 5 else "")
+        return f"No image here is of class {listed}: ROC AUC is not defined."
+
+    def _drop_note(self):
+        before = self._out_of_fold.get("accuracy")
+        if before is None:
+            return ""
+        right = self._predicted == self.y_true
+        p_value = significance.drop_p_value(int(right.sum()), len(right), before, self._out_of_fold.get("n"))
+        if p_value >= _DROP_LEVEL:
+            return ""
+        return (
+            f"Out-of-fold accuracy {before:.3f}, here {right.mean():.3f} ({significance.p_text(p_value)}): the "
+            "data's distribution probably moved between training and these images."
+        )
+
+
+# matplotlib and Jinja are loaded when something is drawn: whoever only fits or predicts does not wait for them.
+def _plots():
+    from ensemble_keras.evaluation import plots
+
+    return plots
+
+
+def _page():
+    from ensemble_keras.evaluation import page
+
+    return page

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+from scipy import stats
 from sklearn import metrics as sk
 
 from ensemble_keras._validation import check_labels, rows_text
@@ -113,8 +114,8 @@ def roc_auc(y, probabilities):
     num_classes = probabilities.shape[1]
     if len(absent_classes(y, num_classes)):
         return float("nan")
-    classes = [1] if num_classes == 2 else range(num_classes)
-    return float(np.mean([sk.roc_auc_score(y == k, probabilities[:, k]) for k in classes]))
+    areas = [_auc(y == k, probabilities[:, k]) for k in ([1] if num_classes == 2 else range(num_classes))]
+    return float(np.mean(areas))
 
 
 def log_losses(y, probabilities):
@@ -128,6 +129,13 @@ def log_losses(y, probabilities):
 def absent_classes(y, num_classes):
     """Returns the indices of the classes that no label has."""
     return np.flatnonzero(np.bincount(y, minlength=num_classes) == 0)
+
+
+def _auc(positive, score):
+    # Mann and Whitney's U from ranks: what scikit-learn gives from the curve, several times faster.
+    num_positive = int(positive.sum())
+    wins = stats.rankdata(score)[positive].sum() - num_positive * (num_positive + 1) / 2
+    return wins / (num_positive * (len(score) - num_positive))
 
 
 def _refuse_rows(taken, p, column):

@@ -157,7 +157,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, x):
         """Returns the most probable class of each image, `(n,)`: names where there are any, else labels."""
-        return self.classes_[self.predict_proba(x).argmax(axis=1)]
+        probabilities = self.predict_proba(x)
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def score(self, x, y=None, sample_weight=None):
         """Returns the accuracy.
@@ -167,6 +168,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             y: Labels, as names or as class indices. Defaults to the dataset's.
             sample_weight: Array `(n,)`, or `None`.
         """
+        check_is_fitted(self, "model_")
         labels = self._with_labels(as_dataset(x, y)).labels
         return float(np.average(self.predict_proba(x).argmax(axis=1) == labels, weights=sample_weight))
 

@@ -174,7 +174,7 @@ def _card(plan, members, chosen, combiner, sentence):
             "fingerprint": plan.dataset.fingerprint(),
             "skipped": plan.dataset.skipped.to_dict("records"),
         },
-        "validation": {"out_of_fold": figures},
+        "validation": {"out_of_fold": {**figures, "n": len(y)}},
         "verdict": sentence,
         "seed": plan.seed,
         "created": datetime.date.today().isoformat(),

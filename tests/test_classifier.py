@@ -225,9 +225,9 @@ def test_class_weight_moves_the_members(data):
 
 def test_validation_data_are_looked_at_and_leaks_are_said(data):
     x, y = data
-    with pytest.warns(UserWarning, match="the same picture"):
+    with pytest.warns(UserWarning, match="6 pairs of images are in the training and the test data"):
         classifier().fit(x, y, validation_data=(x[:6], y[:6]))
-    with pytest.raises(ValueError, match="the same picture"):
+    with pytest.raises(ValueError, match="6 pairs of images are in the training and the test data"):
         classifier(leaks="error").fit(x, y, validation_data=(x[:6], y[:6]))
     other_x, other_y = pictures(12, seed=5)
     assert classifier().fit(x, y, validation_data=(other_x, other_y)).score(other_x, other_y) > 0.8

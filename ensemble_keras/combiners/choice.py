@@ -60,7 +60,8 @@ def named_combiners(combiner, num_classes):
                 "A combiner layer says by `takes` what it joins: 'predictions', 'features' or 'both'. "
                 f"Received: {combiner!r}."
             )
-        return {combiner.name: combiner}
+        # A copy: what the user gave is theirs.
+        return {combiner.name: type(combiner).from_config(combiner.get_config())}
     if not isinstance(combiner, str) or combiner not in _MAKERS:
         known = [*_MAKERS, "auto"]
         raise ValueError(

@@ -57,7 +57,9 @@ def make_folds(labels, *, groups=None, digests=None, cv=5, seed=0, class_names=N
     return folds
 
 
-def train_test_indices(labels, *, groups=None, digests=None, test_size=0.2, seed=0, class_names=None):
+def train_test_indices(
+    labels, *, groups=None, digests=None, test_size=0.2, seed=0, class_names=None, every_class=True
+):
     """Splits images into a training and a test part: stratified, groups and identical images on one side.
 
     Args:
@@ -67,6 +69,7 @@ def train_test_indices(labels, *, groups=None, digests=None, test_size=0.2, seed
         test_size: Float between 0 and 1, the share of test images.
         seed: Int.
         class_names: Sequence of names that errors use, where `labels` are indices into it.
+        every_class: Boolean. Whether a class that would be on one side only is refused. Defaults to `True`.
 
     Returns:
         Two int arrays of indices, each in rising order.
@@ -87,7 +90,7 @@ def train_test_indices(labels, *, groups=None, digests=None, test_size=0.2, seed
     side = _distribute(classes, blocks, np.array([1 - test_size, test_size]), seed)
     for part, share in enumerate(("training", "test")):
         missing = [str(names[i]) for i in np.setdiff1d(classes, classes[side == part])]
-        if missing:
+        if missing and every_class:
             raise ValueError(
                 f"Expected images of every class on both sides. Received: no {share} image of {', '.join(missing)} "
                 f"at test_size={test_size}. Take another test_size, more images (or groups), or leave the class out."

@@ -11,8 +11,7 @@ from ensemble_keras.features.extraction import predict
 from ensemble_keras.features.keys import architecture_fingerprint, array_digest
 from ensemble_keras.members.heads import solve_linear_head
 from ensemble_keras.members.member import build_member, set_head
-from ensemble_keras.members.mlp import train_mlp_head
-from ensemble_keras.members.training import inner_split, reinitialised, train_member
+from ensemble_keras.members.training import inner_split, reinitialised, set_state, train_member
 
 
 @dataclasses.dataclass
@@ -72,6 +71,8 @@ def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="lin
                 "strength": np.float64(solved.strength),
                 **_head_arrays([(solved.kernel, solved.bias)]),
             }
+        from ensemble_keras.members.mlp import train_mlp_head
+
         trained = train_mlp_head(features, y, folds, num_classes=num_classes, seed=seed, class_weight=weights)
         history = {f"history_{key}": np.asarray(values) for key, values in trained.history.items()}
         return {"out_of_fold": trained.out_of_fold, **history, **_head_arrays(trained.layers)}
@@ -179,7 +180,7 @@ def fit_trained_member(
 
 @dataclasses.dataclass
 class _TrainingUnit:
-    """One training of a member; its result is a dict of arrays."""
+    """The trainings of a member, with one compiled model; the result of each is a dict of arrays."""
 
     name: str
     template: keras.Model
@@ -190,6 +191,7 @@ class _TrainingUnit:
     class_weight: object
     with_features: bool
     verbose: int
+    model: keras.Model | None = None
 
     def fold(self, held_out):
         rest = self.dataset[np.flatnonzero(~held_out)]
@@ -213,10 +215,14 @@ class _TrainingUnit:
         weights = None if self.class_weight is None else dict(enumerate(self.class_weight))
 
         def step(batch_size):
-            model = reinitialised(self.template, seed)
+            fresh = reinitialised(self.template, seed)
+            if self.model is None:
+                self.model = fresh
+            else:
+                set_state(self.model, fresh)
             settings = dataclasses.replace(self.settings, batch_size=batch_size)
             arguments = {"seed": seed, "epochs": epochs, "class_weight": weights, "verbose": self.verbose}
-            return model, train_member(model, train, validation, settings, **arguments)
+            return self.model, train_member(self.model, train, validation, settings, **arguments)
 
         return memory.with_smaller_batches(step, self.settings.batch_size, name=self.name)[0]
 

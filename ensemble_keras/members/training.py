@@ -65,6 +65,9 @@ class TrainingResult:
 def train_member(model, images, validation, settings, *, seed, epochs=None, class_weight=None, verbose=1):
     """Trains a model in place and leaves it with its best weights.
 
+    A model that was trained before is not compiled again, only its optimizer starts anew: compiling takes longer than
+    an epoch of a small network.
+
     Args:
         model: A `keras.Model` from images to class probabilities.
         images: An `ImageDataset` with labels `0 … num_classes − 1`.
@@ -79,25 +82,38 @@ def train_member(model, images, validation, settings, *, seed, epochs=None, clas
         A `TrainingResult`.
     """
     size = model.input_shape[1:3]
-    batches = images.batches(image_size=size, batch_size=settings.batch_size, shuffle=True, seed=seed)
-    schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * len(batches))
-    model.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    if not model.compiled:
+        model.compile(
+            optimizer=keras.optimizers.AdamW(weight_decay=settings.weight_decay),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+    for variable in model.optimizer.variables:
+        variable.assign(keras.ops.zeros_like(variable))
     best = _BestWeights(settings.patience, watched="loss" if validation is None else "val_loss")
     epochs = settings.epochs if epochs is None else epochs
     with progress_bar(f"Training {model.name}", epochs, unit="epochs", verbose=verbose) as advance:
         history = model.fit(
-            batches,
+            images.batches(image_size=size, batch_size=settings.batch_size, shuffle=True, seed=seed),
             validation_data=validation and validation.batches(image_size=size, batch_size=settings.batch_size),
             epochs=epochs,
             class_weight=class_weight,
-            callbacks=[best, keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: advance())],
+            callbacks=[
+                best,
+                keras.callbacks.LearningRateScheduler(lambda epoch: _cosine(settings, epoch)),
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: advance()),
+            ],
+            # The batches shuffle themselves; Keras would use the global random state.
+            shuffle=False,
             verbose=0,
         ).history
-    return TrainingResult({k: [float(v) for v in values] for k, values in history.items()}, best.epoch, best.note)
+    curves = {key: [float(value) for value in values] for key, values in history.items() if key != "learning_rate"}
+    return TrainingResult(curves, best.epoch, best.note)
+
+
+def _cosine(settings, epoch):
+    """Learning rate of an epoch, from 0: half a cosine (Loshchilov & Hutter, 2017, without restarts)."""
+    return settings.learning_rate * 0.5 * (1 + np.cos(np.pi * epoch / settings.epochs))
 
 
 class _BestWeights(keras.callbacks.Callback):
@@ -149,6 +165,7 @@ def inner_split(dataset, settings, seed):
         digests=dataset.digests(),
         test_size=settings.validation_split,
         seed=seed,
+        every_class=False,
     )
     return dataset[rest], dataset[held]
 
@@ -165,6 +182,12 @@ def reinitialised(model, seed):
         return layer.__class__.from_config(_seeded(layer.get_config(), seeds))
 
     return keras.models.clone_model(model, clone_function=clone, recursive=True)
+
+
+def set_state(model, other):
+    """Gives a model all state of an equal one: weights, and the random state of its dropout."""
+    for variable, value in zip(model.variables, other.variables, strict=True):
+        variable.assign(value)
 
 
 def _seeded(config, seeds):

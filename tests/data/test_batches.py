@@ -73,6 +73,15 @@ def test_unlabelled_images_can_be_predicted(dataset):
     np.testing.assert_array_equal(result[:, 0], np.arange(10))
 
 
+def test_a_look_at_one_batch_is_no_epoch(dataset):
+    batches = dataset.batches(image_size=4, batch_size=4, shuffle=True)
+    batches.on_epoch_end()
+    batches.on_epoch_begin()
+    batches[0]
+    batches.on_epoch_end()
+    assert batches.epoch == 0
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, None])
 def test_another_batch_size_is_refused(dataset, batch_size):
     with pytest.raises(ValueError, match="`batch_size` must be an int of at least 1"):

@@ -212,11 +212,11 @@ def test_saved_backbones_open_where_the_package_is_not_installed(images, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_saved_backbones_open_on_another_backend(backend, images, tmp_path):
+def test_saved_backbones_open_on_another_backend(images, tmp_path):
+    backend = "tensorflow" if keras.backend.backend() == "jax" else "jax"
     pytest.importorskip(backend)
-    names = ["DenseNet121", "VGG16", "MobileNetV2", "EfficientNetB0", "Darknet53(width=0.1)"]
-    models = [build(name, resize_to=48) for name in names]
+    names = ["VGG16", "MobileNet(alpha=0.25)", "Darknet19(width=0.1)"]
+    models = [build(name, resize_to=48, interpolation="bicubic") for name in names]
     for model, elsewhere in zip(models, predict_elsewhere(models, images, tmp_path, backend=backend), strict=True):
         features = model.predict(images, verbose=0)
         np.testing.assert_allclose(elsewhere, features, rtol=0, atol=1e-5 * np.abs(features).max())

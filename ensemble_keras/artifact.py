@@ -11,6 +11,7 @@ import numpy as np
 
 from ensemble_keras._validation import check_choice, check_image_size
 from ensemble_keras._version import __version__
+from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.runs import atomic_path
 
 CARD = "ensemble.json"
@@ -200,3 +201,8 @@ def _plain(value, where):
     if value is None or isinstance(value, str | int):
         return value
     raise TypeError(f"`{where}` must be a JSON value: text, number, list, dict or None. Received: {value!r}.")
+
+
+def member_names(card):
+    """Returns a dict from the name of each member's layer in the model to its name in the card."""
+    return {layer_name(member["name"]): member["name"] for member in card["members"]}

@@ -35,8 +35,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             from images in [0, 255] to features. `list_backbones()` gives the names.
         combiner: `"soft_voting"`, `"hard_voting"`, `"geometric_voting"`, `"concatenate"`, `"stacking"`; `"auto"`, which
             compares soft voting, stacking and concatenation on out-of-fold predictions and takes the simplest within
-            the interval of the best; or a combiner layer (rebuilt from its config, never changed). Defaults to
-            `"soft_voting"`.
+            the interval of the best; a list of combiners to compare so, the simplest first; or a combiner layer
+            (rebuilt from its config, never changed). Defaults to `"soft_voting"`.
         image_size: Int or `(height, width)`, in pixels, of the images that the model takes. Defaults to 224.
         weights: `"imagenet"`, or `None`: all backbones given by name are trained from scratch.
         cv: Int, the number of folds, stratified and by group; or a scikit-learn splitter. Byte-identical images share
@@ -179,6 +179,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             self.model_,
             self._with_labels(as_dataset(x, y)),
             class_names=[str(name) for name in self.classes_],
+            member_names=artifact.member_names(self.card_),
             verbose=self.verbose,
             verdict=self.verdict_,
             leaderboard=self.leaderboard_,
@@ -228,8 +229,6 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
 
     def _settings(self, names):
         training = dataclasses.asdict(self.training or Training())
-        combiner = self.combiner
-        if not isinstance(combiner, str):
-            combiner = keras.saving.serialize_keras_object(combiner)["config"]
         settings = {key: getattr(self, key) for key in ("image_size", "weights", "head", "class_weight", "seed")}
-        return {**settings, "backbones": names, "combiner": combiner, "cv": str(self.cv), "training": training}
+        # Not the combiner: another one takes up all that is there, and its own fit takes seconds.
+        return {**settings, "backbones": names, "cv": str(self.cv), "training": training}

@@ -164,6 +164,7 @@ def _fit(options):
 
 def _evaluate(options):
     from ensemble_keras import EvaluationReport, load_ensemble
+    from ensemble_keras.artifact import member_names
 
     model, card = load_ensemble(options.model)
     dataset = _dataset(options.data, options, card["class_names"])
@@ -171,6 +172,7 @@ def _evaluate(options):
         model,
         dataset,
         class_names=card["class_names"],
+        member_names=member_names(card),
         verbose=int(not options.quiet),
         verdict=card["verdict"],
         out_of_fold=card["validation"]["out_of_fold"],

@@ -46,14 +46,19 @@ def named_combiners(combiner, num_classes):
     """Returns the layers that a `combiner` argument asks for, a dict from name to layer.
 
     Args:
-        combiner: A name, `"auto"` or a combiner layer.
+        combiner: A name, `"auto"`, a combiner layer, or a list of names and layers to compare, the simplest first.
         num_classes: Int.
 
     Raises:
         ValueError: If it is none of these.
     """
-    if combiner == "auto":
-        return {name: _MAKERS[name](num_classes) for name in _COMPARED}
+    if isinstance(combiner, list | tuple):
+        found = [named_combiners(one, num_classes) for one in combiner]
+        if not found or len(set().union(*found)) < sum(map(len, found)):
+            raise ValueError(f"A list of combiners must hold different ones, at least one. Received: {combiner!r}.")
+        return {name: layer for part in found for name, layer in part.items()}
+    if isinstance(combiner, str) and combiner == "auto":
+        return named_combiners(_COMPARED, num_classes)
     if isinstance(combiner, keras.layers.Layer):
         if getattr(combiner, "takes", None) not in ("predictions", "features", "both"):
             raise ValueError(

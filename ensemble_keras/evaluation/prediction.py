@@ -1,8 +1,10 @@
 """Prediction: what a model, and each member inside it, says about a set of images, in one pass."""
 
 import keras
+import numpy as np
 
 from ensemble_keras._validation import check_image_size
+from ensemble_keras.features.extraction import predict
 
 
 def predict_with_members(model, dataset, *, image_size=None, batch_size=32, verbose=0):
@@ -13,23 +15,27 @@ def predict_with_members(model, dataset, *, image_size=None, batch_size=32, verb
             `build_ensemble`, as it is or reloaded from its file, also shows its members.
         dataset: An `ImageDataset`.
         image_size: Int or `(height, width)`. Defaults to `None`: the model's input size.
-        batch_size: Images per step. Defaults to 32.
-        verbose: 1 shows Keras' progress bar. Defaults to 0.
+        batch_size: Images per step, halved where memory runs out. Defaults to 32.
+        verbose: 1 shows a progress bar. Defaults to 0.
 
     Returns:
         The model's output `(n, num_classes)`, and a dict of such arrays by member name; it is empty if no members
         are found.
 
     Raises:
+        BadImagesError: If images cannot be decoded; all of them are listed.
         ValueError: If the model takes images of any size and `image_size` is not given.
     """
     size = _image_size(model, image_size)
     tensors = member_tensors(model)
-    batches = dataset.batches(image_size=size, batch_size=batch_size)
-    if not tensors:
-        return _last(model.predict(batches, verbose=verbose)), {}
-    joined = keras.Model(model.input, [*tensors.values(), model.outputs[-1]])
-    *members, ensemble = joined.predict(batches, verbose=verbose)
+    if not getattr(model, "outputs", None):
+        # A model with a `call` of its own has no graph to look into.
+        return model.predict(dataset.batches(image_size=size, batch_size=batch_size), verbose=0), {}
+    outputs = [*tensors.values(), model.outputs[-1]]
+    joined = keras.layers.Concatenate()(outputs) if tensors else outputs[0]
+    seen = keras.Model(model.inputs, joined, name=model.name)
+    predictions = predict(seen, dataset, image_size=size, batch_size=batch_size, verbose=verbose)
+    *members, ensemble = np.split(predictions, np.cumsum([output.shape[-1] for output in outputs])[:-1], axis=1)
     return ensemble, dict(zip(tensors, members, strict=True))
 
 
@@ -62,7 +68,3 @@ def _image_size(model, image_size):
     if len(shape) != 4 or None in shape[1:3]:
         raise ValueError(f"Give `image_size`: the model takes images of any size. Received: input shape {shape}.")
     return check_image_size(shape[1:3])
-
-
-def _last(outputs):
-    return outputs[-1] if isinstance(outputs, list | tuple) else outputs

@@ -22,6 +22,7 @@ class EvaluationReport:
     Attributes:
         y_true: Class indices of shape `(n,)`.
         probabilities: Array of shape `(n, num_classes)`.
+        member_probabilities: Dict from a member's name to such an array; empty where members are not known.
         class_names: List of strings, in the order of the columns.
         verdict: One or two sentences: is the ensemble worth it?
         notes: List of sentences on what to be careful with: classes without images, a drop from out-of-fold figures.
@@ -51,12 +52,24 @@ class EvaluationReport:
     ):
         self.y_true, self.probabilities, self.class_names = y_true, probabilities, class_names
         self.history, self.leaderboard, self.details = history, leaderboard, details
-        self._member_probabilities, self._groups, self._out_of_fold = members, groups, out_of_fold
+        self.member_probabilities, self._groups, self._out_of_fold = members, groups, out_of_fold
         self.notes = [note for note in (self._absent_note(), self._drop_note()) if note]
         self.verdict = verdict or self._verdict()
 
     @classmethod
-    def from_model(cls, model, x, y=None, *, class_names=None, batch_size=32, image_size=None, verbose=0, **options):
+    def from_model(
+        cls,
+        model,
+        x,
+        y=None,
+        *,
+        class_names=None,
+        member_names=None,
+        batch_size=32,
+        image_size=None,
+        verbose=0,
+        **options,
+    ):
         """Evaluates a model, and the members inside it if it is an ensemble, in one pass over the images.
 
         Args:
@@ -65,6 +78,7 @@ class EvaluationReport:
             x: An `ImageDataset`, or images of shape `(n, height, width, 3)`; the model must not have seen them.
             y: Labels of shape `(n,)`, where `x` is an array.
             class_names: Names in the order of the model's outputs. Defaults to `None`: the dataset's.
+            member_names: Dict from the name of a member's layer to the name to show. Defaults to `None`: as they are.
             batch_size: Images per step. Defaults to 32.
             image_size: Int or `(height, width)`. Defaults to `None`: the model's input size.
             verbose: 1 shows a progress bar. Defaults to 0.
@@ -81,6 +95,7 @@ class EvaluationReport:
         probabilities, members = predict_with_members(
             model, dataset, image_size=image_size, batch_size=batch_size, verbose=verbose
         )
+        members = {(member_names or {}).get(name, name): p for name, p in members.items()}
         options = {"groups": dataset.groups, "members": members} | options
         return cls.from_predictions(y_true, probabilities, class_names=class_names, **options)
 
@@ -166,7 +181,7 @@ class EvaluationReport:
 
     @functools.cached_property
     def members(self):  # noqa: D102
-        tables = self._member_probabilities | {"ensemble": self.probabilities}
+        tables = self.member_probabilities | {"ensemble": self.probabilities}
         rows = {name: self._member_row(p) for name, p in tables.items()}
         rows["ensemble"] |= dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), np.nan)
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
@@ -235,11 +250,11 @@ class EvaluationReport:
         }
 
     def _verdict(self):
-        if not self._member_probabilities:
+        if not self.member_probabilities:
             return ""
         best = self.members.drop(index="ensemble")["accuracy"].idxmax()
         gain = significance.compare(
-            self.probabilities, self._member_probabilities[best], self.y_true, groups=self._groups
+            self.probabilities, self.member_probabilities[best], self.y_true, groups=self._groups
         )
         found = "no difference beyond chance" if gain.low <= 0 <= gain.high else "beyond chance"
         return f"The ensemble against its best member on these images, {best}: {gain}; {found}."

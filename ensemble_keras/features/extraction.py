@@ -226,12 +226,13 @@ class _Column:
         self._unwritten, self._written_at = [], time.monotonic()
 
 
-def predict(model, dataset, *, batch_size=64, verbose=1):
+def predict(model, dataset, *, image_size=None, batch_size=64, verbose=1):
     """Returns a model's outputs `(n, d)` for the images of a dataset, read and decoded as in `extract`.
 
     Args:
-        model: `keras.Model` from images to vectors; it gives the image size.
+        model: `keras.Model` from images to vectors.
         dataset: An `ImageDataset`.
+        image_size: `(height, width)`. Defaults to the model's own.
         batch_size: Int, halved where memory runs out.
         verbose: 0 shows no progress.
 
@@ -239,7 +240,7 @@ def predict(model, dataset, *, batch_size=64, verbose=1):
         BadImagesError: If images cannot be decoded; all of them are listed.
         MemoryError: If not even one image at a time fits.
     """
-    size = model.input_shape[1:3]
+    size = image_size or model.input_shape[1:3]
     result = extract({model.name: model}, dataset, image_size=size, batch_size=batch_size, verbose=verbose)
     for reason in result.skipped.values():
         raise MemoryError(reason)

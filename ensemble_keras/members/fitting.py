@@ -156,7 +156,7 @@ def fit_trained_member(
     unit = _TrainingUnit(name, template, dataset, settings, validation, seed, class_weight, with_features, verbose)
     results = []
     for fold in np.unique(folds):
-        results.append(run.unit(f"{name} fold {fold}", depends_on, lambda fold=fold: unit.fold(folds == fold))[0])
+        results.append(run.unit(f"{name} fold {fold}", depends_on, lambda fold=fold: unit.fold(folds, fold))[0])
     epochs = max(1, round(float(np.mean([result["best_epoch"] for result in results]))))
     final, _ = run.unit(f"{name} final", {**depends_on, "epochs": epochs}, lambda: unit.final(epochs))
     template.set_weights([final[f"weight_{i}"] for i in range(_count(final, "weight_"))])
@@ -193,16 +193,18 @@ class _TrainingUnit:
     verbose: int
     model: keras.Model | None = None
 
-    def fold(self, held_out):
+    def fold(self, folds, fold):
+        held_out = folds == fold
         rest = self.dataset[np.flatnonzero(~held_out)]
-        seed = self._seed(int(np.flatnonzero(held_out)[0]))
+        seed = self._seed(int(fold))
         train, validation = (rest, self.validation) if self.validation else inner_split(rest, self.settings, seed)
-        model, result = self._train(train, validation, seed, None)
+        name = f"{self.name}, fold {fold + 1} of {folds.max() + 1}"
+        model, result = self._train(train, validation, seed, None, name)
         held = self.dataset[np.flatnonzero(held_out)]
         return {"out_of_fold": predict(model, held, verbose=0), **self._result(model, result)}
 
     def final(self, epochs):
-        model, result = self._train(self.dataset, None, self._seed(-1), epochs)
+        model, result = self._train(self.dataset, None, self._seed(-1), epochs, f"{self.name}, all images")
         weights = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
         return {**weights, **self._result(model, result)}
 
@@ -211,7 +213,7 @@ class _TrainingUnit:
         entropy = [self.seed, number + 1, *self.name.encode()]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
-    def _train(self, train, validation, seed, epochs):
+    def _train(self, train, validation, seed, epochs, name):
         weights = None if self.class_weight is None else dict(enumerate(self.class_weight))
 
         def step(batch_size):
@@ -221,8 +223,9 @@ class _TrainingUnit:
             else:
                 set_state(self.model, fresh)
             settings = dataclasses.replace(self.settings, batch_size=batch_size)
-            arguments = {"seed": seed, "epochs": epochs, "class_weight": weights, "verbose": self.verbose}
-            return self.model, train_member(self.model, train, validation, settings, **arguments)
+            arguments = {"seed": seed, "epochs": epochs, "class_weight": weights, "name": name}
+            result = train_member(self.model, train, validation, settings, verbose=self.verbose, **arguments)
+            return self.model, result
 
         return memory.with_smaller_batches(step, self.settings.batch_size, name=self.name)[0]
 

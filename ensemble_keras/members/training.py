@@ -62,7 +62,7 @@ class TrainingResult:
     note: str
 
 
-def train_member(model, images, validation, settings, *, seed, epochs=None, class_weight=None, verbose=1):
+def train_member(model, images, validation, settings, *, seed, epochs=None, class_weight=None, name=None, verbose=1):
     """Trains a model in place and leaves it with its best weights.
 
     A model that was trained before is not compiled again, only its optimizer starts anew: compiling takes longer than
@@ -76,6 +76,7 @@ def train_member(model, images, validation, settings, *, seed, epochs=None, clas
         seed: Int. The order of the images is a function of it and the epoch.
         epochs: Int, to stop after so many epochs of the schedule. Defaults to all.
         class_weight: Dict from class index to weight of its images, or `None`.
+        name: String, what the progress bar shows. Defaults to the model's name.
         verbose: 0 shows no progress.
 
     Returns:
@@ -92,7 +93,7 @@ def train_member(model, images, validation, settings, *, seed, epochs=None, clas
         variable.assign(keras.ops.zeros_like(variable))
     best = _BestWeights(settings.patience, watched="loss" if validation is None else "val_loss")
     epochs = settings.epochs if epochs is None else epochs
-    with progress_bar(f"Training {model.name}", epochs, unit="epochs", verbose=verbose) as advance:
+    with progress_bar(f"Training {name or model.name}", epochs, unit="epochs", verbose=verbose) as advance:
         history = model.fit(
             images.batches(image_size=size, batch_size=settings.batch_size, shuffle=True, seed=seed),
             validation_data=validation and validation.batches(image_size=size, batch_size=settings.batch_size),

@@ -3,6 +3,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import zipfile
 
 import keras
@@ -140,6 +141,25 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(failing, model, tmp_path
         save_ensemble(model, path, card={**CARD, "class_names": ["x", "y"]}, verbose=0)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["pets.keras"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [0.02, 0.35, 1.1])
+def test_a_kill_while_saving_leaves_a_whole_file(wait, model, tmp_path):
+    path = tmp_path / "pets.keras"
+    save_ensemble(model, path, card=CARD, verbose=0)
+    script = (
+        "import sys\nfrom ensemble_keras.artifact import load_ensemble, save_ensemble\n"
+        "model, card = load_ensemble(sys.argv[1])\nprint('ready', flush=True)\n"
+        "while True:\n    save_ensemble(model, sys.argv[1], card=card, verbose=0)\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    with subprocess.Popen([sys.executable, "-c", script, path], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(wait)
+        process.kill()
+    assert process.returncode == -9
+    assert load_ensemble(path)[1]["class_names"] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("name", ["pets", "pets.h5", "pets.keras.zip"])

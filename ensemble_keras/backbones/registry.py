@@ -116,7 +116,8 @@ def build_backbone(
 
     Args:
         backbone: A name of `list_backbones()` in any case; a name with options, `"MobileNetV2(alpha=0.35)"`; or a
-            `keras.Model` from images in `[0, 255]` to features, whose weights are shared.
+            `keras.Model` from images in `[0, 255]` to features, whose weights are shared; one that needs nothing
+            around it is returned as it is.
         input_shape: `(height, width, 3)` of the images, in pixels.
         weights: `"imagenet"`, read from `$KERAS_HOME/models` or downloaded there; the path of a weights file
             (`.weights.h5`, `.h5`, `.keras`), saved from such a backbone or from the Keras model without its top; or
@@ -152,6 +153,9 @@ def build_backbone(
     else:
         network, preprocessing, file = _build_network(parse_backbone(backbone), network_shape, weights)
     check_network(network, network_shape, label)
+    name = layer_name(label) if name is None else name
+    if network is backbone and _is_backbone(network, input_shape, network_shape, name):
+        return network
     model = assemble(
         network,
         input_shape=input_shape,
@@ -159,7 +163,7 @@ def build_backbone(
         preprocessing=preprocessing,
         pooling=pooling,
         interpolation=interpolation,
-        name=layer_name(label) if name is None else name,
+        name=name,
     )
     if file is not None:
         load_weights(file, network, model, label)
@@ -246,6 +250,12 @@ def _build_network(spec, shape, weights):
             label=spec.label,
         )
     return network, entry.preprocessing, file
+
+
+def _is_backbone(model, input_shape, network_shape, name):
+    """Whether a given model is a backbone as it stands, such as one that `build_backbone` made."""
+    shapes = model.input_shape == (None, *input_shape) == (None, *network_shape) and len(model.output_shape) == 2
+    return shapes and model.name == name and model.inputs[0].dtype == model.outputs[0].dtype == "float32"
 
 
 def _same_function(a, b):

@@ -1,15 +1,13 @@
 """Fitting: learns a combiner from the members' out-of-fold predictions."""
 
-import keras
 import numpy as np
 from keras import ops
 
 from ensemble_keras.combiners import base, tables
+from ensemble_keras.combiners.training import train_layer
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.members.heads import solve_linear_head
 
-# Hidden layers are trained until the held-out loss has not fallen for this many epochs.
-_EPOCHS, _PATIENCE, _BATCH_SIZE, _LEARNING_RATE = 200, 10, 64, 5e-3
 # A combiner is applied to so many rows at once: features of all images may not fit on a device.
 _ROWS = 4096
 
@@ -169,8 +167,7 @@ class _Task:
             layer.draw_weights(self.seed)
         folds = self.folds[rows]
         watched = folds == folds[0] if len(np.unique(folds)) > 1 else _own_folds(self.y[rows], self.seed) == 0
-        model = _trainable_model(layer, self.inputs)
-        _descend(model, self._batch_of(rows[~watched]), self._batch_of(rows[watched]), self.seed)
+        train_layer(layer, self._part(rows[~watched]), self._part(rows[watched]), seed=self.seed)
         return layer
 
     def _folds(self, folds):
@@ -183,44 +180,14 @@ class _Task:
             )
         return folds if len(np.unique(folds)) > 1 else _own_folds(self.y, self.seed)
 
-    def _batch_of(self, rows):
+    def _part(self, rows):
         weights = np.ones(self.num_classes) if self.weights is None else self.weights
-        inputs = [array[rows] for group in self.inputs for array in group]
-        return [*inputs, self.y[rows], weights[self.y[rows]].astype("float32")]
+        inputs = [[array[rows] for array in group] for group in self.inputs]
+        return inputs, self.y[rows], weights[self.y[rows]].astype("float32")
 
 
 def _own_folds(y, seed):
     return make_folds(y, cv=max(2, min(5, np.bincount(y).min())), seed=seed)
-
-
-def _trainable_model(layer, inputs):
-    tensors = [[keras.Input(array.shape[1:]) for array in group] for group in inputs]
-    model = keras.Model([tensor for group in tensors for tensor in group], layer(*tensors))
-    model.compile(keras.optimizers.AdamW(_LEARNING_RATE), "sparse_categorical_crossentropy")
-    return model
-
-
-def _descend(model, batch, watched, seed):
-    """Trains a model in steps on `batch`, whose order is a function of seed and epoch; keeps the best weights."""
-    rng = np.random.default_rng(seed)
-    lowest, best, best_epoch = np.inf, model.get_weights(), 0
-    for epoch in range(_EPOCHS):
-        for rows in np.array_split(rng.permutation(len(batch[-1])), -(-len(batch[-1]) // _BATCH_SIZE)):
-            *x, y, weights = (array[rows] for array in batch)
-            model.train_on_batch(x, y, weights)
-        loss = _log_loss(model, *watched)
-        if loss < lowest:
-            lowest, best, best_epoch = loss, model.get_weights(), epoch
-        elif epoch - best_epoch >= _PATIENCE:
-            break
-    model.set_weights(best)
-
-
-def _log_loss(model, *batch):
-    # `test_on_batch` gives a running mean over all calls.
-    *x, y, weights = batch
-    probabilities = model.predict_on_batch(x)[np.arange(len(y)), y]
-    return np.average(-np.log(np.maximum(probabilities, base.SMALLEST_PROBABILITY)), weights=weights)
 
 
 def _apply(layer, inputs):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ensemble_keras.combiners import fitting
+from ensemble_keras.combiners import fitting, training
 from ensemble_keras.combiners.concatenation import ConcatenateDense
 from ensemble_keras.combiners.fitting import combine, fit_combiner, fit_out_of_fold, out_of_fold_combined
 from ensemble_keras.combiners.stacking import StackedMetaLearner
@@ -49,7 +49,7 @@ def folds(y):
 @pytest.fixture
 def few_epochs(monkeypatch):
     """For facts that do not need the end of the training."""
-    monkeypatch.setattr(fitting, "_EPOCHS", 4)
+    monkeypatch.setattr(training, "EPOCHS", 4)
 
 
 @pytest.mark.parametrize("voting", [SoftVoting(), SoftVoting([1, 0, 2]), GeometricVoting(), HardVoting()])

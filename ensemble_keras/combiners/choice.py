@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble_keras._validation import suggest
 from ensemble_keras.combiners.concatenation import ConcatenateDense
-from ensemble_keras.combiners.fitting import combine, fit_combiner, out_of_fold_combined
+from ensemble_keras.combiners.fitting import combine, fit_combiner, fit_out_of_fold
 from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
 from ensemble_keras.measures.significance import compare
@@ -30,7 +30,8 @@ class Candidate:
 
     Attributes:
         name: String.
-        combiner: The layer as given, not fitted.
+        combiner: The layer as given.
+        fitted: The layer fitted on all rows; `None` where that needs the final members' features.
         out_of_fold: `(n, num_classes)` probabilities of the combined members; each row by members and a combiner
             that did not see it.
         seconds: Float.
@@ -38,6 +39,7 @@ class Candidate:
 
     name: str
     combiner: keras.layers.Layer
+    fitted: keras.layers.Layer | None
     out_of_fold: np.ndarray
     seconds: float
 
@@ -76,7 +78,7 @@ def named_combiners(combiner, num_classes):
 
 
 def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_weight=None, seed=0):
-    """Combines out-of-fold predictions (and features) so that every row stays out of fold.
+    """Fits a combiner, and combines out-of-fold predictions (and features) so that every row stays out of fold.
 
     Args:
         name: String.
@@ -94,12 +96,12 @@ def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_
     start = time.perf_counter()
     arguments = {"class_weight": class_weight, "seed": seed}
     if combiner.takes == "predictions":
-        combined = out_of_fold_combined(combiner, predictions, y, folds, **arguments)
+        fitted, combined = fit_out_of_fold(combiner, predictions, y, folds, **arguments)
     elif all(part.ndim == 2 for part in features):
-        combined = out_of_fold_combined(combiner, predictions, y, folds, features=features, **arguments)
+        fitted, combined = fit_out_of_fold(combiner, predictions, y, folds, features=features, **arguments)
     else:
-        combined = _by_fold(combiner, predictions, y, folds, features, arguments)
-    return Candidate(name, combiner, combined, time.perf_counter() - start)
+        fitted, combined = None, _by_fold(combiner, predictions, y, folds, features, arguments)
+    return Candidate(name, combiner, fitted, combined, time.perf_counter() - start)
 
 
 def choose(candidates, y, *, groups=None, seed=0):

@@ -70,13 +70,18 @@ def fit(plan, run):
     extraction = extract(frozen, plan.dataset, image_size=plan.image_size, store=plan.store, verbose=plan.verbose)
     if len(frozen) < len(plan.trunks):
         plan.dataset.verify()
-    if plan.validation is not None:
-        check_leaks(plan.dataset, plan.validation, leaks=plan.leaks)
+    leaks = [] if plan.validation is None else _leaks(plan)
     folds = _folds(plan, plan.dataset.digests())
     members = _fit_members(plan, run, extraction, folds)
     if not members:
         raise MemoryError(f"No member could be fitted: {extraction.skipped}")
-    return _join(plan, members, extraction.skipped, folds)
+    return _join(plan, members, extraction.skipped, folds, leaks)
+
+
+def _leaks(plan):
+    """Pairs of images, or of groups, in both the training and the validation data; said at once, or refused."""
+    found = check_leaks(plan.dataset, plan.validation, leaks=plan.leaks)
+    return found[["train_file", "test_file", "kind"]].to_dict("records")
 
 
 def _folds(plan, digests=None):
@@ -116,7 +121,7 @@ def _fit_members(plan, run, extraction, folds):
     return members
 
 
-def _join(plan, members, skipped, folds):
+def _join(plan, members, skipped, folds, leaks):
     y, groups = plan.dataset.labels, plan.dataset.groups
     predictions = np.stack([member.out_of_fold for member in members], axis=1)
     arguments = {"class_weight": plan.class_weight, "seed": plan.seed}
@@ -126,8 +131,10 @@ def _join(plan, members, skipped, folds):
         for name, layer in plan.combiners.items()
     ]
     chosen = choose(candidates, y, groups=groups, seed=plan.seed)
-    final_features = None if chosen.combiner.takes == "predictions" else [m.final_features for m in members]
-    combiner = fit_combiner(chosen.combiner, predictions, y, features=final_features, folds=folds, **arguments)
+    combiner = chosen.fitted
+    if combiner is None:
+        final_features = [member.final_features for member in members]
+        combiner = fit_combiner(chosen.combiner, predictions, y, features=final_features, folds=folds, **arguments)
     models = [member.model for member in members]
     model = build_ensemble(models, combiner)
     parameters = {member.name: member.model.count_params() for member in members}
@@ -142,11 +149,11 @@ def _join(plan, members, skipped, folds):
         leaderboard=table,
         verdict=sentence,
         history={member.name: member.history for member in members if member.history},
-        card=_card(plan, members, chosen, combiner, sentence),
+        card=_card(plan, members, chosen, combiner, sentence, leaks),
     )
 
 
-def _card(plan, members, chosen, combiner, sentence):
+def _card(plan, members, chosen, combiner, sentence, leaks):
     """What the saved file says of itself."""
     y = plan.dataset.labels
     figures = metric_summary(y, chosen.out_of_fold)
@@ -173,6 +180,7 @@ def _card(plan, members, chosen, combiner, sentence):
             "groups": None if plan.dataset.groups is None else len(set(plan.dataset.groups)),
             "fingerprint": plan.dataset.fingerprint(),
             "skipped": plan.dataset.skipped.to_dict("records"),
+            "leaks": leaks,
         },
         "validation": {"out_of_fold": {**figures, "n": len(y)}},
         "verdict": sentence,

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import glob
 import hashlib
 import json
 import os
@@ -13,13 +14,19 @@ import warnings
 import filelock
 import numpy as np
 
+# In the names of files that are being written: what a kill leaves is known by it.
+_PARTIAL = ".partial"
+# No writer pauses so long.
+_STALE_SECONDS = 3600
+
 
 @contextlib.contextmanager
 def atomic_path(path):
     """Gives a temporary path beside `path`; when the block ends well, it takes that name in one step.
 
     A kill at any moment leaves either the old file or the new one under `path`, never half of one. The temporary
-    name keeps the suffix, since writers such as Keras choose the format by it.
+    name keeps the suffix, since writers such as Keras choose the format by it. What a kill leaves beside `path` is
+    removed by the next writer of `path` that comes an hour later, or on entering the `Run` whose file it is.
 
     Args:
         path: The final path. Missing parent folders are made.
@@ -29,7 +36,8 @@ def atomic_path(path):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    _remove_leftovers(path.parent, f".{glob.escape(path.stem)}-*{_PARTIAL}{path.suffix}", older_than=_STALE_SECONDS)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=_PARTIAL + path.suffix)
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
@@ -81,6 +89,9 @@ class Run:
             raise RuntimeError(
                 f"Another process works in {str(self.directory)!r}. Wait for it, or give another `directory`."
             ) from None
+        # Nobody else writes here while the lock is held, so what looks half-written was left by a kill.
+        for folder in (self.directory, self.directory / "units"):
+            _remove_leftovers(folder, f".*{_PARTIAL}.*")
         self._compare_settings()
         return self
 
@@ -142,6 +153,15 @@ class Run:
         # For people only: what is done is read from the units themselves, so a torn last line harms nothing.
         with open(self.directory / "journal.jsonl", "a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _remove_leftovers(folder, pattern, older_than=0):
+    """Removes the half-written files that killed writers left, if nobody wrote to them for `older_than` seconds."""
+    for file in folder.glob(pattern):
+        # Another process may remove or rename it first.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime >= older_than:
+                file.unlink()
 
 
 def _plain(value):

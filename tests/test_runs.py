@@ -3,6 +3,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -105,3 +106,26 @@ def test_a_directory_in_use_is_refused_and_free_after_a_kill(tmp_path):
         other.wait()
     with runs.Run(tmp_path, {}):
         pass
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path):
+    code = (
+        "import os, signal, sys; from ensemble_keras.runs import Run, atomic_path\n"
+        "with Run(sys.argv[1], {}) as run, atomic_path(run.directory / 'units' / 'a.npz') as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    (tmp_path / "units" / ".notes.txt").touch()
+    assert len(list((tmp_path / "units").glob(".a-*.partial.npz"))) == 1
+    with runs.Run(tmp_path, {}):
+        assert os.listdir(tmp_path / "units") == [".notes.txt"]
+
+
+def test_what_a_killed_writer_left_an_hour_ago_is_removed_by_the_next_one(tmp_path):
+    names = [".model-1.partial.keras", ".model-2.partial.keras", ".other-3.partial.keras"]
+    for name, age in zip(names, [3601, 3500, 4000], strict=True):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, time.time() - age))
+    with runs.atomic_path(tmp_path / "model.keras") as temporary:
+        temporary.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == [*names[1:], "model.keras"]

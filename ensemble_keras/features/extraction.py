@@ -23,9 +23,7 @@ _WRITE_EVERY = 2.0
 _READ_AHEAD = 3
 
 
-def extract_features(
-    backbones, x, *, image_size, store=None, batch_size=64, weights="imagenet", on_bad_image="error", verbose=1
-):
+def extract_features(backbones, x, *, image_size, store=None, batch_size=64, weights="imagenet", verbose=1):
     """Computes the feature vectors of images with several frozen backbones, in one pass.
 
     Every image is read and decoded once for all backbones. With a `store`, vectors that are in it are taken from
@@ -108,13 +106,16 @@ def extract(models, dataset, *, image_size, store=None, batch_size=64, verbose=1
     batch_size = min(batch_size, max(len(dataset), 1))
     columns = [_Column(label, model, len(dataset), image_size, store, batch_size) for label, model in models.items()]
     names = next(iter(models), "") if len(models) == 1 else f"{len(models)} backbones"
-    with progress_bar(f"Running {names}", len(dataset), verbose=verbose and models) as advance:
-        for batch in _prepared(dataset, columns, image_size, batch_size):
-            for column, stored in zip(columns, batch.stored, strict=True):
-                column.take(batch, stored)
-            advance(len(batch.rows))
-    for column in columns:
-        column.flush()
+    try:
+        with progress_bar(f"Running {names}", len(dataset), verbose=verbose and models) as advance:
+            for batch in _prepared(dataset, columns, image_size, batch_size):
+                for column, stored in zip(columns, batch.stored, strict=True):
+                    column.take(batch, stored)
+                advance(len(batch.rows))
+    finally:
+        # After an error or Ctrl-C, too: what was computed is kept.
+        for column in columns:
+            column.flush()
     return Extraction(
         features={c.label: c.vectors for c in columns if c.failure is None},
         skipped={c.label: c.failure for c in columns if c.failure is not None},

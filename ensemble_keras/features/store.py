@@ -167,7 +167,7 @@ class FeatureStore:
 def _explained(error, path):
     if "not a database" in str(error) or "malformed" in str(error):
         return ValueError(
-            f"{str(path)!r} is not a readable feature store ({error}). Give another path, or delete the file: features "
-            "can be computed again."
+            f"{str(path)!r} is not a readable feature store ({error}). Give another path, or delete the file: "
+            "features can be computed again."
         )
     return OSError(f"The feature store {str(path)!r} could not be read or written: {error}. What was stored stays.")

@@ -2,13 +2,6 @@
 
 import contextlib
 
-from rich import progress as rich_progress
-
-
-class _Speed(rich_progress.ProgressColumn):
-    def render(self, task):
-        return f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else ""
-
 
 @contextlib.contextmanager
 def progress_bar(description, total, *, unit="images", verbose=1):
@@ -23,13 +16,20 @@ def progress_bar(description, total, *, unit="images", verbose=1):
     Yields:
         `advance(count)`.
     """
+    # Loaded with the first bar: whoever only imports the library does not wait for it.
+    from rich import progress
+
+    class Speed(progress.ProgressColumn):
+        def render(self, task):
+            return f"{task.speed:,.{0 if task.speed >= 10 else 1}f} {unit}/s" if task.speed else ""
+
     columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(bar_width=24),
-        rich_progress.MofNCompleteColumn(),
-        _Speed(),
-        rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=24),
+        progress.MofNCompleteColumn(),
+        Speed(),
+        progress.TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with rich_progress.Progress(*columns, disable=not verbose) as bar:
-        task = bar.add_task(description, total=total, unit=unit)
+    with progress.Progress(*columns, disable=not verbose) as bar:
+        task = bar.add_task(description, total=total)
         yield lambda count=1: bar.advance(task, count)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import textwrap
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from ensemble_keras.backbones.registry import backbone_label, build_backbone, ha
 from ensemble_keras.combiners.choice import named_combiners
 from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
+from ensemble_keras.evaluation.leaderboard import leaderboard_text
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.members.member import HEADS
@@ -33,10 +35,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
     Args:
         backbones: List of names (`"DenseNet121"`), names with options (`"MobileNetV2(alpha=0.35)"`) or `keras.Model`s
             from images in [0, 255] to features. `list_backbones()` gives the names.
-        combiner: `"soft_voting"`, `"hard_voting"`, `"geometric_voting"`, `"concatenate"`, `"stacking"`; `"auto"`, which
-            compares soft voting, stacking and concatenation on out-of-fold predictions and takes the simplest within
-            the interval of the best; a list of combiners to compare so, the simplest first; or a combiner layer
-            (rebuilt from its config, never changed). Defaults to `"soft_voting"`.
+        combiner: `"soft_voting"`, `"hard_voting"`, `"geometric_voting"`, `"concatenate"`, `"stacking"`; `"auto"`,
+            which compares soft voting, stacking and concatenation on out-of-fold predictions and takes the simplest
+            within the interval of the best; a list of combiners to compare so, the simplest first; or a combiner
+            layer (rebuilt from its config, never changed). Defaults to `"soft_voting"`.
         image_size: Int or `(height, width)`, in pixels, of the images that the model takes. Defaults to 224.
         weights: `"imagenet"`, or `None`: all backbones given by name are trained from scratch.
         cv: Int, the number of folds, stratified and by group; or a scikit-learn splitter. Byte-identical images share
@@ -58,7 +60,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         combiner_: The fitted combiner layer.
         out_of_fold_: Float32 array `(n, members, num_classes)`.
         leaderboard_: `pandas.DataFrame`, a row for each member and each combiner compared: out-of-fold accuracy, log
-            loss and ROC AUC, the difference in accuracy to the best member with its 95 % interval, seconds, parameters.
+            loss and ROC AUC, the difference in accuracy to the best member with its 95 % interval, seconds,
+            parameters.
         verdict_: String: whether the ensemble is worth it.
         history_: Dict from member to its curves, of what trains by epochs.
 
@@ -147,7 +150,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         for name, value in vars(fitted).items():
             setattr(self, f"{name}_", value)
         if self.verbose:
-            print(self.verdict_)
+            print(f"\n{leaderboard_text(self.leaderboard_)}\n\n{textwrap.fill(self.verdict_, 80)}\n")
         return self
 
     def predict_proba(self, x):
@@ -201,6 +204,13 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"Two backbones are called {name!r}. Give each another name or other options.")
+        # A slip here would train every backbone from scratch.
+        if self.weights not in (None, "imagenet") and not any(
+            has_pretrained_weights(backbone, self.weights) for backbone in self.backbones
+        ):
+            raise ValueError(
+                f"`weights` must be 'imagenet', None, or what one of the backbones knows. Received: {self.weights!r}."
+            )
         check_choice("head", self.head, HEADS)
         check_choice("leaks", self.leaks, ["warn", "error"])
         return size, names

@@ -1,22 +1,33 @@
-"""Command line: fit, evaluate, predict and backbones. It only arranges calls."""
+"""Command line: the options of fit, evaluate, predict and backbones, and one clear line for what is wrong."""
 
 import argparse
 import os
 import pathlib
 import sys
 
-_EXAMPLES = {
-    "fit": """example:
-  ensemble-keras fit xrays/train --backbones DenseNet121 "MobileNetV2(alpha=0.35)" --combiner stacking \\
-      --directory run --output xrays.keras --test xrays/test --report report.html""",
-    "evaluate": """example:
-  ensemble-keras evaluate xrays.keras xrays/test --report report.html""",
-    "predict": """example:
-  ensemble-keras predict xrays.keras new/*.jpeg --output predictions.csv""",
-    "backbones": """example:
-  ensemble-keras backbones""",
-}
+from ensemble_keras import __version__
+from ensemble_keras._terminal import quiet_start, short_warnings
+
+COMBINERS = ("soft_voting", "hard_voting", "geometric_voting", "concatenate", "stacking", "auto")
+_TRACEBACK = "ENSEMBLE_KERAS_TRACEBACK"
 _DATA = "folder with one subfolder per class, a .zip of one, or a .csv table (see --filename-column)"
+_IN_SHELL = {
+    "See list_backbones().": "See 'ensemble-keras backbones'.",
+    "on_bad_image='skip'": "--on-bad-image skip",
+    "weights=None": "--weights none",
+    "Correct `directory`": "Correct --images",
+    "or use `from_dataframe`": "or give a .csv table",
+    " (see `.failures`)": "",
+}
+_EXAMPLES = {
+    "fit": """\
+  ensemble-keras fit xrays/train --backbones DenseNet121 "MobileNetV2(alpha=0.35)" \\
+      --combiner stacking --directory run --output xrays.keras \\
+      --test xrays/test --report report.html""",
+    "evaluate": "  ensemble-keras evaluate xrays.keras xrays/test --report report.html",
+    "predict": "  ensemble-keras predict xrays.keras new/*.jpeg --output predictions.csv",
+    "backbones": "  ensemble-keras backbones",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,214 +42,203 @@ def main(arguments=None):
         arguments: List of strings. Defaults to those of the process.
 
     Returns:
-        The exit code: 0; 2 if the arguments or the data are not as they should be, said in one message; 130 if
-        interrupted.
+        The exit code: 0; 2 if the data or the values of options are not as they should be, said in one message; 130
+        if interrupted.
+
+    Raises:
+        SystemExit: With code 2 if the options are malformed, 0 after `--help` and `--version`.
     """
-    parsed = _parser().parse_args(arguments)
-    # TensorFlow's start-up notices would stand before every result.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    options = _parser().parse_args(arguments)
     try:
-        parsed.run(parsed)
+        with short_warnings():
+            _check(options)
+            _run(options)
+        # A closed pipe (`| head`) shows here, not when the interpreter ends.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if os.environ.get("ENSEMBLE_KERAS_TRACEBACK"):
+        if os.environ.get(_TRACEBACK):
             raise
-        print(f"ensemble-keras {parsed.command}: error: {error}", file=sys.stderr)
+        print(f"ensemble-keras {options.command}: error: {_as_options(str(error), options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. With --directory, the same command goes on from here.", file=sys.stderr)
+        print(f"\nInterrupted.{_way_on(options)}", file=sys.stderr)
         return 130
     return 0
 
 
+def _run(options):
+    # Loaded only now: help and mistakes in the options are answered at once.
+    with quiet_start():
+        from ensemble_keras import commands
+    getattr(commands, options.command)(options)
+
+
 def _parser():
-    parser = _Parser(prog="ensemble-keras", description="A labelled set of images in, one Keras model out.")
-    parser.add_argument("--version", action="version", version=_version())
+    parser = _Parser(
+        prog="ensemble-keras",
+        description="A labelled set of images in, one Keras model out.",
+        epilog=f"{_TRACEBACK}=1 in the environment shows where in the code an error came from.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
+    _add_fit(commands)
 
-    fit = _command(commands, "fit", _fit, "fit an ensemble and save it as one .keras file")
-    fit.add_argument("data", help=f"training images: {_DATA}")
-    fit.add_argument("--backbones", nargs="+", required=True, metavar="NAME", help="see 'ensemble-keras backbones'")
-    fit.add_argument("--output", default="ensemble.keras", help="the model's file (default: %(default)s)")
-    fit.add_argument("--combiner", default="soft_voting", metavar="NAME",
-                     help="soft_voting, hard_voting, geometric_voting, concatenate, stacking or auto "
-                     "(default: %(default)s)")  # fmt: skip
-    fit.add_argument("--image-size", type=int, default=224, metavar="PIXELS", help="default: %(default)s")
-    fit.add_argument("--weights", default="imagenet", choices=["imagenet", "none"],
-                     help="none: train every backbone from scratch (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--cv", type=int, default=5, metavar="FOLDS", help="default: %(default)s")
-    fit.add_argument("--epochs", type=int, help="of backbones that are trained from scratch (default: 50)")
-    fit.add_argument("--class-weight", choices=["balanced"], help="give rare classes more weight")
-    fit.add_argument("--directory", help="keeps features and finished work: the same command goes on after a kill")
-    fit.add_argument("--test", metavar="DATA", help="images to evaluate on, in the form of the training images")
-    _add_data_options(fit)
-    fit.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-
-    evaluate = _command(commands, "evaluate", _evaluate, "evaluate a saved model on labelled images")
+    evaluate = _command(commands, "evaluate", "evaluate a saved model on labelled images")
     evaluate.add_argument("model", help="a .keras file made by 'fit'")
     evaluate.add_argument("data", help=f"labelled images: {_DATA}")
     _add_data_options(evaluate)
 
-    predict = _command(commands, "predict", _predict, "write a CSV with the class and the probabilities of images")
+    predict = _command(commands, "predict", "write a CSV with the class and the probabilities of images")
     predict.add_argument("model", help="a .keras file made by 'fit'")
     predict.add_argument("images", nargs="+", help="image files, or folders of image files")
-    predict.add_argument("--output", default="predictions.csv", help="default: %(default)s")
-    predict.add_argument("--quiet", action="store_true", help="show no progress")
+    predict.add_argument("--output", default="predictions.csv", metavar="FILE", help="default: %(default)s")
+    predict.add_argument("--quiet", action="store_true", help="print nothing")
 
-    _command(commands, "backbones", _backbones, "list the backbones")
+    _command(commands, "backbones", "list the backbones")
     return parser
 
 
-def _command(commands, name, run, description):
-    command = commands.add_parser(
+def _add_fit(commands):
+    fit = _command(commands, "fit", "fit an ensemble and save it as one .keras file")
+    fit.add_argument("data", help=f"training images: {_DATA}")
+    fit.add_argument("--backbones", nargs="+", required=True, metavar="NAME", help="see 'ensemble-keras backbones'")
+    fit.add_argument(
+        "--output", default="ensemble.keras", metavar="FILE", help="the model's file (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--combiner",
+        default="soft_voting",
+        metavar="NAME",
+        help=f"{', '.join(COMBINERS[:-1])}, or auto: the simplest that is not worse (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--image-size", type=int, default=224, metavar="PIXELS", help="side of the images (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--weights",
+        default="imagenet",
+        choices=["imagenet", "none"],
+        help="none: train every backbone from scratch (default: %(default)s)",
+    )
+    fit.add_argument("--cv", type=int, default=5, metavar="FOLDS", help="folds (default: %(default)s)")
+    fit.add_argument(
+        "--epochs", type=int, help="at most so many, of backbones that are trained from scratch (default: 50)"
+    )
+    fit.add_argument("--class-weight", choices=["balanced"], help="give rare classes more weight")
+    fit.add_argument(
+        "--directory",
+        metavar="FOLDER",
+        help="keeps features and finished work: the same command goes on after a kill",
+    )
+    fit.add_argument("--seed", type=int, default=0, help="of the folds and of training (default: %(default)s)")
+    fit.add_argument("--test", metavar="DATA", help="images to evaluate on, in the form of the training images")
+    _add_data_options(fit)
+
+
+def _command(commands, name, description):
+    return commands.add_parser(
         name,
         help=description,
-        description=description[0].upper() + description[1:] + ".",
-        epilog=_EXAMPLES[name],
+        description=f"{description[0].upper()}{description[1:]}.",
+        epilog=f"example:\n{_EXAMPLES[name]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run)
-    return command
 
 
 def _add_data_options(command):
     command.add_argument("--report", metavar="FILE", help="write an HTML report of the evaluation")
+    table = command.add_argument_group("options of a .csv table")
+    table.add_argument("--filename-column", metavar="NAME", help="column with the file names")
+    table.add_argument("--label-column", metavar="NAME", help="column with the classes")
+    table.add_argument("--group-column", metavar="NAME", help="column with groups, such as patients")
+    table.add_argument("--images", metavar="FOLDER", help="where the files lie (default: beside the table)")
     command.add_argument(
-        "--images", metavar="FOLDER", help="where the files of a .csv table lie (default: beside it)"
+        "--on-bad-image",
+        choices=["error", "skip"],
+        default="error",
+        help="what to do about files that are no readable images (default: %(default)s)",
     )
-    command.add_argument("--filename-column", metavar="NAME", help="column of a .csv table with the file names")
-    command.add_argument("--label-column", metavar="NAME", help="column of a .csv table with the classes")
-    command.add_argument(
-        "--group-column", metavar="NAME", help="column of a .csv table with groups, such as patients"
-    )
-    command.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="default: %(default)s")
-    command.add_argument("--quiet", action="store_true", help="show no progress")
+    command.add_argument("--quiet", action="store_true", help="show results only, no progress")
 
 
-def _dataset(data, options, class_names=None):
-    import pandas as pd
-
-    from ensemble_keras import ImageDataset
-
-    arguments = {"on_bad_image": options.on_bad_image, "class_names": class_names}
-    if pathlib.Path(data).suffix.lower() != ".csv":
-        return ImageDataset.from_directory(data, **arguments)
-    for name in ("filename_column", "label_column"):
-        if getattr(options, name) is None:
-            raise ValueError(f"A .csv table needs --{name.replace('_', '-')}.")
-    return ImageDataset.from_dataframe(
-        pd.read_csv(data),
-        options.images or pathlib.Path(data).parent,
-        filename_column=options.filename_column,
-        label_column=options.label_column,
-        group_column=options.group_column,
-        **arguments,
-    )
+def _check(options):
+    """Refuses what can be seen to be wrong without the library, which takes seconds to load."""
+    if options.command == "fit":
+        _check_fit(options)
+    if options.command in ("evaluate", "predict"):
+        _check_suffix("The model", options.model, ".keras")
+        _check_exists(options.model)
+    if options.command == "predict":
+        _check_output(options.output, ".csv")
+        for path in options.images:
+            _check_exists(path)
+    if options.command in ("fit", "evaluate"):
+        _check_tables(options)
 
 
-def _fit(options):
-    from ensemble_keras import EnsembleClassifier, Training
+def _check_fit(options):
+    if options.combiner not in COMBINERS:
+        from ensemble_keras._validation import suggest
 
+        hint = suggest(options.combiner, COMBINERS)
+        raise ValueError(f"--combiner must be one of {', '.join(COMBINERS)}. Received: {options.combiner!r}.{hint}")
     _check_output(options.output, ".keras")
     if options.report and not options.test:
         raise ValueError("--report shows an evaluation: give images that are not trained on with --test.")
-    classifier = EnsembleClassifier(
-        options.backbones,
-        combiner=options.combiner,
-        image_size=options.image_size,
-        weights=None if options.weights == "none" else options.weights,
-        cv=options.cv,
-        training=None if options.epochs is None else Training(epochs=options.epochs),
-        class_weight=options.class_weight,
-        directory=options.directory,
-        seed=options.seed,
-        verbose=int(not options.quiet),
-    )
-    classifier.fit(_dataset(options.data, options))
-    if not options.quiet:
-        print(classifier.leaderboard_.round(4).to_string(index=False))
-    classifier.save(options.output)
-    if options.test:
-        test = _dataset(options.test, options, [str(name) for name in classifier.classes_])
-        _show(classifier.evaluate(test), options)
 
 
-def _evaluate(options):
-    from ensemble_keras import EvaluationReport, load_ensemble
-    from ensemble_keras.artifact import member_names
-
-    model, card = load_ensemble(options.model)
-    dataset = _dataset(options.data, options, card["class_names"])
-    report = EvaluationReport.from_model(
-        model,
-        dataset,
-        class_names=card["class_names"],
-        member_names=member_names(card),
-        verbose=int(not options.quiet),
-        verdict=card["verdict"],
-        out_of_fold=card["validation"]["out_of_fold"],
-        details=card,
-    )
-    _show(report, options)
+def _check_tables(options):
+    given = [path for path in (options.data, getattr(options, "test", None)) if path]
+    for path in given:
+        _check_exists(path)
+    tables = [path for path in given if pathlib.Path(path).suffix.lower() == ".csv"]
+    for name in ("filename_column", "label_column"):
+        if tables and getattr(options, name) is None:
+            raise ValueError(f"The table {tables[0]} needs {_flag(name)}.")
+    for name in ("filename_column", "label_column", "group_column", "images"):
+        if not tables and getattr(options, name) is not None:
+            raise ValueError(f"{_flag(name)} belongs to a .csv table. Received: {', '.join(given)}.")
 
 
-def _predict(options):
-    import pandas as pd
+def _check_exists(path):
+    path = pathlib.Path(path)
+    if not path.exists():
+        from ensemble_keras._validation import suggest
 
-    from ensemble_keras import ImageDataset, load_ensemble
-    from ensemble_keras.features.extraction import predict
-    from ensemble_keras.runs import atomic_path
-
-    _check_output(options.output, ".csv")
-    files = _image_files(options.images)
-    model, card = load_ensemble(options.model)
-    probabilities = predict(model, ImageDataset.from_files(files), verbose=int(not options.quiet))
-    table = pd.DataFrame(probabilities, columns=card["class_names"])
-    table.insert(0, "class", [card["class_names"][index] for index in probabilities.argmax(axis=1)])
-    table.insert(0, "file", files)
-    with atomic_path(options.output) as temporary:
-        table.to_csv(temporary, index=False)
-    print(f"{len(table)} predictions in {options.output}")
-
-
-def _image_files(given):
-    from ensemble_keras.data.scanning import IMAGE_SUFFIXES
-
-    files = []
-    for path in map(pathlib.Path, given):
-        if not path.exists():
-            raise ValueError(f"There is no file or folder {str(path)!r}.")
-        found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files += [str(file) for file in found if not path.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise ValueError(f"No image file in {', '.join(map(str, given))}.")
-    return files
-
-
-def _backbones(options):
-    from ensemble_keras import list_backbones
-    from ensemble_keras.backbones.registry import default_size, has_pretrained_weights
-
-    for name in list_backbones():
-        weights = "imagenet" if has_pretrained_weights(name, "imagenet") else "none: trained from scratch"
-        print(f"{name:20} {default_size(name):4} px  {weights}")
-
-
-def _show(report, options):
-    for name, value in report.summary.items():
-        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
-    if options.report:
-        report.to_html(options.report)
-        print(f"Report in {options.report}")
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ValueError(f"There is no file or folder {str(path)!r}.{suggest(path.name, beside)}")
 
 
 def _check_output(path, suffix):
-    if pathlib.Path(path).suffix != suffix:
-        raise ValueError(f"--output must end in {suffix}. Received: {path}")
+    _check_suffix("--output", path, suffix)
     if not pathlib.Path(path).resolve().parent.is_dir():
         raise ValueError(f"The folder of --output does not exist: {path}")
 
 
-def _version():
-    from ensemble_keras import __version__
+def _check_suffix(what, path, suffix):
+    if pathlib.Path(path).suffix != suffix:
+        raise ValueError(f"{what} must end in {suffix}. Received: {path}")
 
-    return __version__
+
+def _as_options(message, options):
+    """Spells what a message of the library says in Python as it is said on the command line."""
+    for python, shell in _IN_SHELL.items():
+        message = message.replace(python, shell)
+    if "on_bad_image" not in vars(options):
+        message = message.replace(", or leave them out with --on-bad-image skip", "")
+    for name in vars(options):
+        message = message.replace(f"`{name}`", _flag(name))
+    return message
+
+
+def _flag(name):
+    return f"--{name.replace('_', '-')}"
+
+
+def _way_on(options):
+    if options.command != "fit":
+        return ""
+    return " The same command goes on from here." if options.directory else " With --directory, the work is kept."

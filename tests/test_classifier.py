@@ -398,3 +398,9 @@ def test_training_settings_are_checked():
     ]:
         with pytest.raises(ValueError, match=message):
             ek.Training(**arguments)
+
+
+def test_a_slip_in_weights_is_refused_before_it_means_training_from_scratch():
+    x, y = pictures(12)
+    with pytest.raises(ValueError, match="`weights` must be 'imagenet', None, or what .* Received: 'imagnet'"):
+        ek.EnsembleClassifier(["MobileNetV2"], weights="imagnet", image_size=32, cv=2, verbose=0).fit(x, y)

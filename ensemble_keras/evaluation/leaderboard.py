@@ -40,6 +40,27 @@ def leaderboard(members, candidates, chosen, y, *, skipped, parameters, groups=N
     return pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
 
 
+def leaderboard_text(table):
+    """Returns a leaderboard as text of 80 columns, for a terminal.
+
+    Args:
+        table: The `DataFrame` of `leaderboard`.
+
+    Returns:
+        String: a line of explanation, a row for each member and combiner, and what the notes say.
+    """
+    names = [f"{row.name} (chosen)" if row.chosen else row.name for row in table.itertuples()]
+    width = max(26, *map(len, names))
+    heads = ("accuracy", "log loss", "AUC", "gain, 95 %", "seconds", "size")
+    lines = ["Out of fold. Gain: points of accuracy over the best member.", ""]
+    lines.append(" " * width + _cells(heads))
+    for name, row in zip(names, table.itertuples(), strict=True):
+        if row.accuracy == row.accuracy:
+            lines.append(f"{name:{width}}{_cells(_texts(row))}")
+    notes = [f"{row.name}: {row.note}" for row in table.itertuples() if row.note]
+    return "\n".join(lines + [""] * bool(notes) + notes)
+
+
 def best_member(members, y):
     """Returns the member with the highest out-of-fold accuracy; of equals, the one with the lower log loss."""
 
@@ -78,6 +99,27 @@ def verdict(chosen, members, y, *, parameters, groups=None, seed=0):
         f"One model would do: {best.name} alone has an out-of-fold accuracy of {accuracy:.4f}. "
         f"{method.capitalize()} of {len(members)} members gives {compared}"
     )
+
+
+def _texts(row):
+    best = row.kind == "member" and row.difference == row.low == row.high == 0
+    gain = "best member" if best else f"{100 * row.low:+.1f} to {100 * row.high:+.1f}"
+    # A combiner that only adds up takes less than a tenth of a second: no digit of it matters.
+    seconds = f"{row.seconds:.1f}" if row.seconds < 100 else f"{row.seconds:.0f}"
+    figures = (f"{value:.4f}" for value in (row.accuracy, row.log_loss, row.roc_auc))
+    return (*figures, gain, seconds, _short(row.parameters))
+
+
+def _cells(texts):
+    return "".join(f"{text:>{width}}" for text, width in zip(texts, (9, 9, 7, 15, 8, 6), strict=True))
+
+
+def _short(count):
+    """`2257984` -> `"2.3M"`."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}" if count < 100 * size else f"{count / size:.0f}{letter}"
+    return str(count)
 
 
 def _row(entry, kind, best, y, groups, seed):

@@ -159,7 +159,10 @@ def hold_decoded(dataset, image_size):
 
 
 def inner_split(dataset, settings, seed):
-    """Returns training and validation parts for early stopping: stratified, groups and duplicates together."""
+    """Returns training and validation parts for early stopping: stratified, groups and duplicates together.
+
+    The validation part is `None` where there are too few images or groups to keep some apart.
+    """
     rest, held = train_test_indices(
         dataset.labels,
         groups=dataset.groups,
@@ -168,7 +171,7 @@ def inner_split(dataset, settings, seed):
         seed=seed,
         every_class=False,
     )
-    return dataset[rest], dataset[held]
+    return dataset[rest], dataset[held] if len(held) else None
 
 
 def reinitialised(model, seed):

@@ -117,6 +117,14 @@ def test_the_part_for_early_stopping_takes_no_group_apart_and_needs_no_rare_clas
     assert {0, 1} <= set(validation.labels)
 
 
+def test_too_few_groups_leave_no_validation_part():
+    x, y = pictures(12)
+    dataset = ek.ImageDataset.from_arrays(x, y, groups=np.repeat(["a", "b"], 6))
+    train, validation = training.inner_split(dataset, ek.Training(validation_split=0.1), seed=0)
+    assert len(train) == 12
+    assert validation is None
+
+
 def test_backbones_of_ones_own_are_not_drawn_anew():
     x, y = pictures(30)
     backbone = random_backbone("mine")

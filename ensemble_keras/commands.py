@@ -1,0 +1,129 @@
+"""Commands: what fit, evaluate, predict and backbones do, from checked options to printed results."""
+
+import pathlib
+import textwrap
+import warnings
+
+import pandas as pd
+
+from ensemble_keras.artifact import load_ensemble, member_names
+from ensemble_keras.backbones.registry import default_size, has_pretrained_weights, list_backbones
+from ensemble_keras.classifier import EnsembleClassifier
+from ensemble_keras.data.dataset import ImageDataset
+from ensemble_keras.data.scanning import IMAGE_SUFFIXES
+from ensemble_keras.evaluation.report import EvaluationReport
+from ensemble_keras.features.extraction import predict as predict_images
+from ensemble_keras.members.training import Training
+from ensemble_keras.runs import atomic_path
+
+
+def fit(options):
+    """Fits an ensemble, saves it, and evaluates it where there are test images."""
+    classifier = EnsembleClassifier(
+        options.backbones,
+        combiner=options.combiner,
+        image_size=options.image_size,
+        weights=None if options.weights == "none" else options.weights,
+        cv=options.cv,
+        training=None if options.epochs is None else Training(epochs=options.epochs),
+        class_weight=options.class_weight,
+        directory=options.directory,
+        seed=options.seed,
+        verbose=int(not options.quiet),
+    )
+    train = _dataset(options.data, options)
+    # Before the long work: a mistake in the test data would otherwise show after it.
+    test = _dataset(options.test, options, train.class_names) if options.test else None
+    classifier.fit(train)
+    classifier.save(options.output)
+    if test is not None:
+        _show(classifier.evaluate(test), options)
+
+
+def evaluate(options):
+    """Evaluates a saved model, and its members, on labelled images."""
+    model, card = load_ensemble(options.model)
+    report = EvaluationReport.from_model(
+        model,
+        _dataset(options.data, options, card["class_names"]),
+        class_names=card["class_names"],
+        # Whoever calls `save_ensemble` may give a card without these.
+        member_names=member_names(card) if card.get("members") else None,
+        out_of_fold=(card.get("validation") or {}).get("out_of_fold"),
+        verdict=card.get("verdict"),
+        details=card,
+        verbose=int(not options.quiet),
+    )
+    _show(report, options)
+
+
+def predict(options):
+    """Writes the class and the probabilities of images as a CSV."""
+    files = _image_files(options.images)
+    model, card = load_ensemble(options.model)
+    probabilities = predict_images(model, ImageDataset.from_files(files), verbose=int(not options.quiet))
+    table = pd.DataFrame(probabilities, columns=card["class_names"])
+    table.insert(0, "class", [card["class_names"][i] for i in probabilities.argmax(axis=1)])
+    table.insert(0, "file", files)
+    with atomic_path(options.output) as temporary:
+        table.to_csv(temporary, index=False)
+    if not options.quiet:
+        print(f"{len(table)} predictions in {options.output}")
+
+
+def backbones(options):
+    """Lists the backbones with the size they were made for and their weights."""
+    for name in list_backbones():
+        weights = "imagenet" if has_pretrained_weights(name, "imagenet") else "none: trained from scratch"
+        print(f"{name:20} {default_size(name):4} px  {weights}")
+
+
+def _dataset(data, options, class_names=None):
+    arguments = {"on_bad_image": options.on_bad_image, "class_names": class_names}
+    if pathlib.Path(data).suffix.lower() == ".csv":
+        dataset = ImageDataset.from_dataframe(
+            pd.read_csv(data),
+            options.images or pathlib.Path(data).parent,
+            filename_column=options.filename_column,
+            label_column=options.label_column,
+            group_column=options.group_column,
+            **arguments,
+        )
+    else:
+        dataset = ImageDataset.from_directory(data, **arguments)
+    if len(dataset.skipped):
+        listed = "".join(f"\n  {row.file}: {row.reason}" for row in dataset.skipped.itertuples())
+        warnings.warn(f"{len(dataset.skipped)} files of {data} are left out:{listed}", stacklevel=2)
+    return dataset
+
+
+def _image_files(given):
+    files = []
+    for path in map(pathlib.Path, given):
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files += [str(file) for file in found if not path.is_dir() or _is_image_file(file)]
+    if not files:
+        raise ValueError(f"No image file in {', '.join(map(str, given))}.")
+    return files
+
+
+def _is_image_file(path):
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _show(report, options):
+    figures = dict(report.summary)
+    low, high = figures.pop("accuracy_low"), figures.pop("accuracy_high")
+    print(f"\n{figures.pop('images')} images of {figures.pop('classes')} classes")
+    for name, value in figures.items():
+        if isinstance(value, float):
+            interval = f"   95 % interval {low:.4f} to {high:.4f}" if name == "accuracy" else ""
+            print(f"{name.replace('_', ' '):20} {value:.4f}{interval}")
+    if report.member_probabilities:
+        members = report.members[["accuracy", "log_loss", "roc_auc"]].rename_axis(None)
+        print(f"\n{members.round(4).to_string()}")
+    for note in report.notes:
+        print("\n" + textwrap.fill(f"Note: {note}", 80))
+    if options.report:
+        report.to_html(options.report)
+        print(f"\nReport in {options.report}")

@@ -1,0 +1,42 @@
+import types
+
+import numpy as np
+
+from ensemble_keras.evaluation.leaderboard import leaderboard, leaderboard_text
+
+LABELS = np.arange(40) % 2
+SIZES = {"MobileNetV2(alpha=0.35)": 410_208, "CNN": 930, "VGG19": 20_024_384}
+
+
+def entry(name, right, seconds=1.0, note=""):
+    """A member or combiner that is right about the first `right` images, at 0.8."""
+    p = np.where(np.arange(40) < right, 0.8, 0.2)
+    out_of_fold = np.stack([np.where(k == LABELS, p, 1 - p) for k in range(2)], axis=1)
+    return types.SimpleNamespace(name=name, out_of_fold=out_of_fold, seconds=seconds, note=note)
+
+
+def table():
+    members = [entry(name, right) for name, right in zip(SIZES, (30, 20, 32), strict=True)]
+    members[1].note = "loss became NaN in epoch 3: weights of epoch 2 kept"
+    tried = [entry("soft_voting", 36, 0.01), entry("stacking", 34, 123.4)]
+    return leaderboard(members, tried, tried[0], LABELS, skipped={"NASNetLarge": "out of memory"}, parameters=SIZES)
+
+
+def test_the_text_says_what_the_table_says_in_80_columns():
+    lines = leaderboard_text(table()).splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = {line[:26].strip(): line[26:].split() for line in lines}
+    assert rows["MobileNetV2(alpha=0.35)"][:2] == ["0.7500", f"{-(0.75 * np.log(0.8) + 0.25 * np.log(0.2)):.4f}"]
+    assert rows["MobileNetV2(alpha=0.35)"][-2:] == ["1.0", "410k"]
+    assert rows["VGG19"][3:] == ["best", "member", "1.0", "20.0M"]
+    assert rows["soft_voting (chosen)"][0] == "0.9000"
+    found = table().set_index("name").loc["soft_voting"]
+    assert rows["soft_voting (chosen)"][3:6] == [f"{100 * found.low:+.1f}", "to", f"{100 * found.high:+.1f}"]
+    assert rows["stacking"][-2:] == ["123", "20.4M"]
+
+
+def test_the_text_ends_with_what_the_notes_say():
+    assert leaderboard_text(table()).splitlines()[-2:] == [
+        "CNN: loss became NaN in epoch 3: weights of epoch 2 kept",
+        "NASNetLarge: out of memory",
+    ]

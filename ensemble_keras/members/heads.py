@@ -81,7 +81,7 @@ def solve_linear_head(features, y, folds, *, num_classes, strengths=None, class_
     >>> (features @ head.kernel + head.bias).argmax(axis=1)
     array([0, 0, 1, 1])
     """
-    features, y, folds, class_weight = _check(features, y, folds, num_classes, class_weight)
+    features, y, folds, class_weight = check_head_input(features, y, folds, num_classes, class_weight)
     strengths = _check_strengths(strengths, features.shape[1])
     task = _Folds(features, y, folds, num_classes, class_weight, progress or (lambda: None))
     at_once = task.columns * task.num_folds * len(strengths) <= _COLUMNS_AT_ONCE
@@ -217,7 +217,8 @@ class _Folds:
         return float(-np.average(own, weights=self.weights[:n]))
 
 
-def _check(features, y, folds, num_classes, class_weight):
+def check_head_input(features, y, folds, num_classes, class_weight):
+    """Returns the arguments of a head as arrays, weights as floats `(num_classes,)`, or raises `ValueError`."""
     features = np.asarray(features)
     if features.ndim != 2 or not features.size or features.dtype.kind != "f":
         raise ValueError(

@@ -3,7 +3,7 @@
 import numpy as np
 
 # A feature that hardly varies is not blown up to the size of the others, and rounding is not blown up at all.
-_LEAST_SHARE_OF_MEDIAN = 0.1
+_LEAST_SHARE_OF_MEDIAN = 0.01
 _ROUNDING = 1e-6
 _BLOCK = 1024
 
@@ -11,7 +11,7 @@ _BLOCK = 1024
 class Standardisation:
     """Means and scales of features, over all rows: they know no label, so held-out rows may count.
 
-    The scale is the standard deviation, but at least a tenth of the median one (a feature that is nearly constant
+    The scale is the standard deviation, but at least a hundredth of the median one (a feature that is nearly constant
     would become noise of full size), and 1 where that is 0.
 
     Args:

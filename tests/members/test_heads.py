@@ -146,11 +146,9 @@ def test_features_of_any_scale_constant_and_repeated_ones_change_nothing(way):
     features, y = classes_that_overlap(300, 20, 2)
     folds = stratified(y)
     plain = solve_linear_head(features, y, folds, num_classes=2, strengths=[0.1])
-    scaled = features * np.geomspace(1e-6, 1e6, 20, dtype="float32")
-    scales = Standardisation(scaled).scale
-    assert (scales >= 0.1 * np.median(scaled.std(axis=0)) * 0.999).all()
-    for shift in (1e-6, 1e6):
-        head = solve_linear_head(features * np.float32(shift), y, folds, num_classes=2, strengths=[0.1])
+    for scale in (1e-6, 1e6, np.geomspace(0.3, 3, 20)):
+        scaled = (features * scale).astype("float32")
+        head = solve_linear_head(scaled, y, folds, num_classes=2, strengths=[0.1])
         np.testing.assert_allclose(head.out_of_fold, plain.out_of_fold, atol=0.01)
     constant = np.concatenate([features, np.full((300, 3), [0.0, 7.3, 1e6], "float32")], axis=1)
     head = solve_linear_head(constant, y, folds, num_classes=2, strengths=[0.1])

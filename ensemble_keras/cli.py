@@ -17,6 +17,7 @@ _IN_SHELL = {
     "weights=None": "--weights none",
     "Correct `directory`": "Correct --images",
     "or use `from_dataframe`": "or give a .csv table",
+    "`y_true` must hold": "The labels must be",
     " (see `.failures`)": "",
 }
 _EXAMPLES = {

@@ -56,12 +56,9 @@ def load():
 
 
 def show(classifier, test, output):
-    print("\nOut of fold:")
-    print(classifier.leaderboard_.drop(columns="note").round(4).to_string(index=False))
     report = classifier.evaluate(test)
-    print("\nOn the test images:")
-    print(report.members[["accuracy", "log_loss", "roc_auc"]].round(4).to_string())
-    print(f"\n{report.verdict}")
+    print(f"On the {len(test)} test images:")
+    print(report.members[["accuracy", "log_loss", "roc_auc"]].rename_axis(None).round(4).to_string())
     classifier.save(output / "ensemble.keras")
     report.to_html(output / "report.html")
     print(f"\nThe model is in {output / 'ensemble.keras'}, the report in {output / 'report.html'}.")

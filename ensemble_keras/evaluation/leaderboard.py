@@ -88,7 +88,7 @@ def verdict(chosen, members, y, *, parameters, groups=None, seed=0):
         return f"One member: {best.name}, out-of-fold accuracy {accuracy:.4f}. There is nothing to compare it with."
     gain = compare(chosen.out_of_fold, best.out_of_fold, y, groups=groups, seed=seed)
     cost = sum(parameters[m.name] for m in members) / parameters[best.name]
-    method = chosen.name.replace("_", " ")
+    method = {"concatenate": "concatenation"}.get(chosen.name, chosen.name.replace("_", " "))
     compared = (
         f"{100 * gain.difference:+.1f} points of out-of-fold accuracy over {best.name} alone, 95 % interval "
         f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}, at {cost:.1f} times its parameters."

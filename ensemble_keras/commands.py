@@ -4,12 +4,15 @@ import pathlib
 import textwrap
 import warnings
 
+import numpy as np
 import pandas as pd
 
 from ensemble_keras.artifact import load_ensemble, member_names
 from ensemble_keras.backbones.registry import default_size, has_pretrained_weights, list_backbones
 from ensemble_keras.classifier import EnsembleClassifier
 from ensemble_keras.data.dataset import ImageDataset
+from ensemble_keras.data.labels import encode_labels
+from ensemble_keras.data.leaks import check_leaks
 from ensemble_keras.data.scanning import IMAGE_SUFFIXES
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.features.extraction import predict as predict_images
@@ -33,19 +36,24 @@ def fit(options):
     )
     train = _dataset(options.data, options)
     # Before the long work: a mistake in the test data would otherwise show after it.
-    test = _dataset(options.test, options, train.class_names) if options.test else None
+    test, leaks = _test_dataset(options, train) if options.test else (None, None)
     classifier.fit(train)
     classifier.save(options.output)
     if test is not None:
-        _show(classifier.evaluate(test), options)
+        report = classifier.evaluate(test)
+        if len(leaks):
+            report.details = {**report.details, "training images among the test images": leaks}
+        _show(report, options)
 
 
 def evaluate(options):
     """Evaluates a saved model, and its members, on labelled images."""
     model, card = load_ensemble(options.model)
+    dataset = _dataset(options.data, options)
+    _check_classes(dataset, card["class_names"])
     report = EvaluationReport.from_model(
         model,
-        _dataset(options.data, options, card["class_names"]),
+        dataset,
         class_names=card["class_names"],
         # Whoever calls `save_ensemble` may give a card without these.
         member_names=member_names(card) if card.get("members") else None,
@@ -78,8 +86,21 @@ def backbones(options):
         print(f"{name:20} {default_size(name):4} px  {weights}")
 
 
-def _dataset(data, options, class_names=None):
-    arguments = {"on_bad_image": options.on_bad_image, "class_names": class_names}
+def _test_dataset(options, train):
+    """Returns the test images, of no other classes than the training images, and the pictures on both sides."""
+    test = _dataset(options.test, options)
+    _check_classes(test, train.class_names)
+    # Reads every image of both sides once, so it also lists those that are not readable.
+    return test, check_leaks(train, test)
+
+
+def _check_classes(dataset, class_names):
+    """Raises `ValueError` if a class of the dataset is none of `class_names`; it need not have all of them."""
+    encode_labels(np.asarray(dataset.class_names)[dataset.labels], np.asarray(class_names))
+
+
+def _dataset(data, options):
+    arguments = {"on_bad_image": options.on_bad_image}
     if pathlib.Path(data).suffix.lower() == ".csv":
         dataset = ImageDataset.from_dataframe(
             pd.read_csv(data),

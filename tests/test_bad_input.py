@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import keras
@@ -167,6 +168,26 @@ def test_a_mistake_in_the_test_data_is_said_before_training(folder, tmp_path, ca
     arguments = ["fit", str(folder), "--backbones", "CNN", "--weights", "none", "--image-size", "16", "--quiet"]
     assert cli.main([*arguments, "--test", str(test)]) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_test_pictures_that_are_trained_on_are_said_at_once_and_on_the_page(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test = write_folders(tmp_path / "test", 12, seed=1)
+    (test / "ant" / "copy.png").write_bytes((folder / "ant" / "003.png").read_bytes())
+    command = ["fit", str(folder), "--backbones", "CNN(filters=(4, 8))", "--weights", "none", "--image-size", "16"]
+    options = ["--cv", "2", "--epochs", "1", "--quiet", "--test", str(test), "--report", "report.html"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert cli.main([*command, *options]) == 0
+    assert "ant/003.png = ant/copy.png (exact)" in capsys.readouterr().err
+    assert "ant/copy.png" in (tmp_path / "report.html").read_text()
+
+
+def test_a_class_that_the_model_does_not_know_is_not_left_out_by_evaluate(fitted, folder, tmp_path, capsys):
+    fitted.save(tmp_path / "m.keras")
+    (folder / "cat").rename(folder / "dog")
+    assert cli.main(["evaluate", str(tmp_path / "m.keras"), str(folder), "--quiet"]) == 2
+    assert "not in the training data: dog. Classes: ant, bee, cat" in capsys.readouterr().err
 
 
 # Classes, labels and tables

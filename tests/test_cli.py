@@ -224,7 +224,7 @@ MISTAKES = {
     "evaluate t.csv test": "The model must end in .keras. Received: t.csv",
     "evaluate n.keras test": "There is no file or folder 'n.keras'. Did you mean 'm.keras'?",
     "evaluate junk.keras test": "'junk.keras' is not a .keras file",
-    "evaluate m.keras other": "'mouse'",
+    "evaluate m.keras other": "Labels that are not in the training data: mouse. Classes: cat, dog, owl.",
     "predict m.keras nothing.png": "There is no file or folder 'nothing.png'.",
     "predict m.keras empty": "No image file in empty.",
     "predict m.keras test --output p.txt": "--output must end in .csv. Received: p.txt",

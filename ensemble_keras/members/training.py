@@ -90,7 +90,7 @@ def train_member(model, images, validation, settings, *, seed, epochs=None, clas
             metrics=["accuracy"],
         )
     for variable in model.optimizer.variables:
-        variable.assign(keras.ops.zeros_like(variable))
+        variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
     best = _BestWeights(settings.patience, watched="loss" if validation is None else "val_loss")
     epochs = settings.epochs if epochs is None else epochs
     with progress_bar(f"Training {name or model.name}", epochs, unit="epochs", verbose=verbose) as advance:

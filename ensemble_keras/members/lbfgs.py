@@ -18,7 +18,7 @@ _ROUNDING = 1e-6
 _LOOKS_AT_ROWS_IN_QUESTION = frozenset({2, 5, 10, 20, 40, 80})
 
 
-def minimise(rows, cross_entropy, penalties, start, *, spectrum, tolerance, max_iterations=200):
+def minimise(rows, cross_entropy, penalties, start, *, variances, tolerance, max_iterations=200):
     """Minimises `cross_entropy + penalty / 2 * |kernel|²` for each problem.
 
     Each iteration has two products with the features, over the problems that are not done. A problem is done when
@@ -30,7 +30,7 @@ def minimise(rows, cross_entropy, penalties, start, *, spectrum, tolerance, max_
         cross_entropy: `CrossEntropy` on those rows.
         penalties: Float array `(problems,)`.
         start: Float32 array `(d + 1, problems, k)`: kernels and, in the last row, biases, which are not penalised.
-        spectrum: `Spectrum` of the features.
+        variances: Float32 array `(d,)`, those of the features, which should be nearly uncorrelated.
         tolerance: The share of the objective, such as 1e-4.
         max_iterations: Defaults to 200.
 
@@ -38,7 +38,7 @@ def minimise(rows, cross_entropy, penalties, start, *, spectrum, tolerance, max_
         Heads `(d + 1, problems, k)`.
     """
     heads, active = start.copy(), np.arange(start.shape[1])
-    descent = _Descent(rows, cross_entropy, np.asarray(penalties, np.float32), start, spectrum)
+    descent = _Descent(rows, cross_entropy, np.asarray(penalties, np.float32), start, variances)
     for iteration in range(max_iterations):
         if iteration in _LOOKS_AT_ROWS_IN_QUESTION:
             descent.couple()
@@ -57,8 +57,8 @@ def minimise(rows, cross_entropy, penalties, start, *, spectrum, tolerance, max_
 class _Descent:
     """The state of the problems that are not done; axis 1 of every array is the problem."""
 
-    def __init__(self, rows, cross_entropy, penalties, heads, spectrum):
-        self.rows, self.cross_entropy, self.penalties, self.spectrum = rows, cross_entropy, penalties, spectrum
+    def __init__(self, rows, cross_entropy, penalties, heads, variances):
+        self.rows, self.cross_entropy, self.penalties, self.variances = rows, cross_entropy, penalties, variances
         self.heads = heads
         self.pairs = collections.deque(maxlen=_MEMORY)
         self.gradient = self.last_step = self.offsets = None
@@ -86,7 +86,7 @@ class _Descent:
 
     def _newton_like(self, gradient):
         curvatures = self.cross_entropy.curvatures(self.probabilities).sum(axis=0)
-        hessian = Hessian(self.spectrum, self.penalties, curvatures, self.offsets)
+        hessian = Hessian(self.variances, self.penalties, curvatures, self.offsets)
         direction, shares = -gradient, []
         for step, change in reversed(self.pairs):
             share = _ratio(_dots(step, direction), _dots(step, change))

@@ -25,7 +25,7 @@ def progress_bar(description, total, *, unit="images", verbose=1):
 
     columns = (
         progress.TextColumn("{task.description}"),
-        progress.BarColumn(bar_width=24),
+        progress.BarColumn(bar_width=12),
         progress.MofNCompleteColumn(),
         Speed(),
         progress.TimeRemainingColumn(elapsed_when_finished=True),

@@ -25,7 +25,7 @@ test: $(VENV)/installed
 	$(PYTEST) -m 'not slow' -n 2 --cov --cov-report=term --cov-fail-under=90 tests ensemble_keras
 
 test-slow: $(VENV)/installed-jax
-	$(PYTEST) -m slow tests
+	$(PYTEST) -m slow -n 2 tests
 
 test-all: test test-slow
 

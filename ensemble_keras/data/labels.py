@@ -39,8 +39,8 @@ def class_weights(labels, classes, class_weight):
     Args:
         labels: Int array `(n,)` of class indices.
         classes: Array `(num_classes,)`.
-        class_weight: `None`; `"balanced"`: `n / (num_classes · count)`, as in scikit-learn; or a dict from class (as in
-            `classes`) to a positive weight, 1 for those not named.
+        class_weight: `None`; `"balanced"`: `n / (num_classes · count)`, as in scikit-learn; or a dict from class (as
+            in `classes`) to a positive weight, 1 for those not named.
 
     Returns:
         A list of `num_classes` floats, or `None`.

@@ -1,6 +1,7 @@
 """Terminal: what a person at a shell sees of warnings and of the start of the backend."""
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -21,6 +22,21 @@ def short_warnings():
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextlib.contextmanager
+def without_retracing_warnings():
+    """Holds back TensorFlow's advice against tracing often while the block runs: every model is traced once."""
+
+    def is_other(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from ensemble_keras._progress import progress_bar
+from ensemble_keras._terminal import without_retracing_warnings
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.data.splits import train_test_indices
 
@@ -93,7 +94,10 @@ def train_member(model, images, validation, settings, *, seed, epochs=None, clas
         variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
     best = _BestWeights(settings.patience, watched="loss" if validation is None else "val_loss")
     epochs = settings.epochs if epochs is None else epochs
-    with progress_bar(f"Training {name or model.name}", epochs, unit="epochs", verbose=verbose) as advance:
+    with (
+        progress_bar(f"Training {name or model.name}", epochs, unit="epochs", verbose=verbose) as advance,
+        without_retracing_warnings(),
+    ):
         history = model.fit(
             images.batches(image_size=size, batch_size=settings.batch_size, shuffle=True, seed=seed),
             validation_data=validation and validation.batches(image_size=size, batch_size=settings.batch_size),

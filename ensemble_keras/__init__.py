@@ -8,6 +8,8 @@ from ensemble_keras._version import __version__
 _HOME = {
     "ImageDataset": "data.dataset",
     "find_leaks": "data.leaks",
+    "build_augmentation": "data.augmentation",
+    "list_augmentations": "data.augmentation",
     "list_backbones": "backbones.registry",
     "build_backbone": "backbones.registry",
     "register_backbone": "backbones.registry",

@@ -1,0 +1,257 @@
+"""Augmentation: named policies of Keras' own image layers, for the training path only, seeded and on any backend."""
+
+import json
+import warnings
+
+import keras
+import numpy as np
+
+from ensemble_keras._validation import suggest
+
+_BOTH_WAYS = "reflect"
+
+# Operation -> Keras layer and its arguments. Traps of Keras' layers that these arguments avoid: a single contrast
+# factor only ever raises the contrast; RandomCrop takes one place for the whole batch, where a shift of whole pixels
+# by "nearest" takes one per image; a single flip mode would also turn pictures upside down.
+_OPERATIONS = {
+    "rotation": (keras.layers.RandomRotation, {"factor": 15 / 360, "fill_mode": _BOTH_WAYS}),
+    "blur": (keras.layers.RandomGaussianBlur, {"factor": (0.5, 0.5), "kernel_size": 5, "sigma": (0.2, 1.0)}),
+    "flip": (keras.layers.RandomFlip, {"mode": "horizontal"}),
+    "crop": (
+        keras.layers.RandomTranslation,
+        {"height_factor": 0.125, "width_factor": 0.125, "fill_mode": _BOTH_WAYS, "interpolation": "nearest"},
+    ),
+    "zoom": (keras.layers.RandomZoom, {"height_factor": (-0.15, 0.15), "fill_mode": _BOTH_WAYS}),
+    "brightness": (keras.layers.RandomBrightness, {"factor": 0.15}),
+    "contrast": (keras.layers.RandomContrast, {"factor": (0.2, 0.2)}),
+    "erasing": (keras.layers.RandomErasing, {"factor": (0.5, 0.5), "scale": (0.02, 0.2)}),
+    "randaugment": (keras.layers.RandAugment, {"num_ops": 2, "factor": 0.3}),
+    "mixup": (keras.layers.MixUp, {"alpha": 0.2}),
+    "cutmix": (keras.layers.CutMix, {"factor": 1.0}),
+}
+
+# Policy -> operations, each a name or a name with other arguments than above.
+_POLICIES = {
+    "none": (),
+    "light": (
+        "flip",
+        ("crop", {"height_factor": 0.06, "width_factor": 0.06}),
+        ("brightness", {"factor": 0.08}),
+        ("contrast", {"factor": (0.1, 0.1)}),
+    ),
+    # Nothing that swaps left and right: the heart stays where it is.
+    "medical": (
+        ("rotation", {"factor": 7 / 360}),
+        ("zoom", {"height_factor": (-0.08, 0.04)}),
+        ("brightness", {"factor": 0.08}),
+        ("contrast", {"factor": (0.15, 0.15)}),
+        ("blur", {"factor": (0.3, 0.3), "kernel_size": 3}),
+    ),
+    "cifar": ("crop", "flip"),
+    "strong": ("flip", "crop", "randaugment", "mixup", "cutmix"),
+}
+
+# They mix an image with another one of its batch.
+_MIXING = (keras.layers.MixUp, keras.layers.CutMix)
+_AFFINE = (
+    keras.layers.RandomRotation,
+    keras.layers.RandomShear,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomZoom,
+)
+
+
+def list_augmentations():
+    """Returns the names that `build_augmentation` takes, as a list of strings: policies, then single operations.
+
+    Example:
+
+    >>> ek.list_augmentations()[:5]
+    ['none', 'light', 'medical', 'cifar', 'strong']
+    """
+    return [*_POLICIES, *_OPERATIONS]
+
+
+def build_augmentation(policy, *, seed=0):
+    """Builds the layer that changes training images at random.
+
+    It runs in the compiled training step and is never part of a model that is saved.
+
+    Args:
+        policy: A name: `"none"`; `"light"` (horizontal flip, small shifts, brightness, contrast); `"medical"` (small
+            rotation and zoom, brightness, contrast, light blur; nothing swaps left and right); `"cifar"` (shifts
+            by up to an eighth of a side and horizontal flips); `"strong"` (those, RandAugment, MixUp and CutMix). A
+            single operation: `"rotation"`, `"blur"`, `"flip"`, `"crop"`, `"zoom"`, `"brightness"`, `"contrast"`,
+            `"erasing"`, `"randaugment"`, `"mixup"`, `"cutmix"`. A Keras layer from images in `[0, 255]` to such
+            images of the same shape. A list of any of these, applied in order. Or `None`, the same as `"none"`.
+        seed: Int, 0 or above. Every layer draws from a random state of its own, which depends on it and the layer's
+            place in the list; a layer that was given with a seed keeps its own. Defaults to 0.
+
+    Returns:
+        An `Augmentation`, or `None` where nothing is to be changed.
+
+    Raises:
+        ValueError: If a name is unknown, or something else than names and Keras layers was given.
+
+    Example:
+
+    >>> augment = ek.build_augmentation("cifar", seed=0)
+    >>> batch = {"images": np.zeros((2, 8, 8, 3), "float32"), "labels": np.eye(2, dtype="float32")}
+    >>> tuple(augment(batch, training=True)["images"].shape)
+    (2, 8, 8, 3)
+    """
+    layers = [_rebuilt(layer, np.random.default_rng([seed, place])) for place, layer in enumerate(_layers_of(policy))]
+    return Augmentation(layers) if layers else None
+
+
+def augmentation_config(policy):
+    """Returns JSON values that determine what a policy does, but for the seed; `[]` for none.
+
+    Args:
+        policy: As in `build_augmentation`.
+
+    Example:
+
+    >>> [layer["class"] for layer in augmentation_config("cifar")]
+    ['RandomTranslation', 'RandomFlip']
+    """
+    return [
+        {"class": type(layer).__name__, "module": type(layer).__module__, **_plain_config(layer)}
+        for layer in _layers_of(policy)
+    ]
+
+
+class Augmentation(keras.layers.Layer):
+    """Keras layers that change training images, one after another; made by `build_augmentation`.
+
+    Called on `{"images": (batch, height, width, 3) in [0, 255], "labels": one-hot (batch, num_classes)}`, `"labels"`
+    only needed where images are mixed, it returns a dict of the same shapes in float32, whatever the dtype policy:
+    half precision would round pixels. Images stay in `[0, 255]`; rows of labels keep their sum. Without
+    `training=True` nothing is changed and no random state moves.
+
+    Attributes:
+        layers: List of the Keras layers.
+        mixes: Whether a layer mixes images of a batch (MixUp, CutMix).
+    """
+
+    def __init__(self, layers):
+        super().__init__(name="augmentation", dtype="float32")
+        self.layers = list(layers)
+        self.mixes = any(isinstance(layer, _MIXING) for layer in self.layers)
+
+    def build(self, input_shape):
+        """Builds the layers."""
+        for layer in self.layers:
+            if not layer.built:
+                layer.build(input_shape["images"])
+
+    def call(self, inputs, training=False):
+        """Returns the dict with changed images, and labels mixed as they are."""
+        data = {name: keras.ops.cast(value, "float32") for name, value in inputs.items()}
+        if not training:
+            return data
+        if self.mixes and "labels" not in data:
+            raise ValueError('MixUp and CutMix need the labels of the images that they mix. Give `"labels"`, too.')
+        shape = data["images"].shape
+        for layer in self.layers:
+            data = _applied(layer, data)
+            if data["images"].shape[1:] != shape[1:]:
+                raise ValueError(
+                    f"An augmentation layer must keep the shape of the images. Received: {layer.name!r}, which makes "
+                    f"{tuple(data['images'].shape)} of {tuple(shape)}. Resize them after it."
+                )
+        return {**data, "images": keras.ops.clip(data["images"], 0.0, 255.0)}
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shapes as they came in."""
+        return input_shape
+
+    def reseed(self, *entropy):
+        """Sets all random states anew, as a function of some ints of 0 or above alone.
+
+        `reseed(seed, epoch)` at the start of each epoch makes an interrupted run draw what it would have drawn.
+        """
+        for variable, state in zip(self.random_states, self.states_of(*entropy), strict=True):
+            variable.assign(keras.ops.cast(state, variable.dtype))
+
+    def states_of(self, *entropy):
+        """Returns the random states that `reseed` sets: an int64 array `(len(random_states), 2)`."""
+        states = np.random.SeedSequence(entropy).generate_state(2 * len(self.random_states))
+        # The second number counts the draws from 0.
+        return states.reshape(-1, 2).astype("int64") % 2**31 * [1, 0]
+
+    @property
+    def random_states(self):
+        """The variables `(2,)` that hold the random states, those of sublayers, too."""
+        return [variable for variable in self.variables if variable.name == "seed_generator_state"]
+
+
+def _applied(layer, data):
+    if not hasattr(layer, "transform_labels"):
+        return {**data, "images": layer(data["images"])}
+    with warnings.catch_warnings():
+        # MixUp asks JAX for int64 and gets int32, which will do for places in a batch.
+        warnings.filterwarnings("ignore", message="Explicitly requested dtype int64")
+        # A dict of its own: Keras' layers write into the one they are given.
+        return layer(dict(data), training=True)
+
+
+def _layers_of(policy):
+    """Returns the Keras layers of a policy; nested lists, `Sequential`s and `Pipeline`s are flattened."""
+    if policy is None:
+        return []
+    if isinstance(policy, str):
+        return _named(policy)
+    if isinstance(policy, keras.Sequential | keras.layers.Pipeline | Augmentation):
+        policy = policy.layers
+    if isinstance(policy, list | tuple):
+        return [layer for part in policy for layer in _layers_of(part)]
+    if not isinstance(policy, keras.layers.Layer):
+        raise ValueError(
+            f"An augmentation is a name, a Keras layer, or a list of these. Received: {policy!r}. "
+            "See list_augmentations()."
+        )
+    return [policy]
+
+
+def _named(name):
+    if name.lower() in _OPERATIONS:
+        return [_operation(name.lower())]
+    if name.lower() not in _POLICIES:
+        raise ValueError(
+            f"Unknown augmentation {name!r}.{suggest(name, list_augmentations())} See list_augmentations()."
+        )
+    return [_operation(*((part,) if isinstance(part, str) else part)) for part in _POLICIES[name.lower()]]
+
+
+def _operation(name, changes=()):
+    kind, arguments = _OPERATIONS[name]
+    return kind(**arguments | dict(changes))
+
+
+def _rebuilt(layer, seeds):
+    """Returns a new layer of the same config: in float32, and seeded where it was not."""
+    config = {**_seeded(layer.get_config(), seeds), "dtype": "float32"}
+    rebuilt = type(layer).from_config(config)
+    if keras.backend.backend() == "jax":
+        # Marked so for TensorFlow's sake, whose kernel XLA does not know: here they would keep a whole training
+        # step from being compiled.
+        for part in (rebuilt, *vars(rebuilt).values()):
+            if isinstance(part, _AFFINE):
+                part.supports_jit = True
+    return rebuilt
+
+
+def _seeded(config, seeds):
+    if isinstance(config, dict):
+        return {
+            key: int(seeds.integers(2**31)) if key == "seed" and value is None else _seeded(value, seeds)
+            for key, value in config.items()
+        }
+    return [_seeded(value, seeds) for value in config] if isinstance(config, list) else config
+
+
+def _plain_config(layer):
+    config = {key: value for key, value in layer.get_config().items() if key not in ("name", "dtype", "trainable")}
+    # Tuples as lists: what is read back from a file is equal.
+    return {"config": json.loads(json.dumps(config))}

@@ -24,7 +24,7 @@ STAGES = [
     "cli",
 ]
 # Anyone may use these; they use none of the stages.
-TOOLS = {"_validation", "_progress", "_terminal", "_version", "runs", "memory"}
+TOOLS = {"_validation", "_progress", "_terminal", "_version", "devices", "memory", "runs"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 
 

@@ -51,6 +51,13 @@ def dtypes(model):
     return {layer.name: layer.compute_dtype for layer in model.layers}
 
 
+def dtypes_in(step):
+    """Returns the dtypes that the spy saw while a step was traced."""
+    Spy.seen.clear()
+    step()
+    return set(Spy.seen)
+
+
 def test_a_cpu_does_not_run_bfloat16_itself():
     if {device.partition(":")[0] for device in keras.distribution.list_devices()} == {"cpu"}:
         assert supports_bfloat16() is False
@@ -119,22 +126,22 @@ def test_accelerators_as_torch_tells_them(count, expected):
 
 def test_training_runs_in_bfloat16_and_afterwards_nothing_does(small, rng):
     x, y = rng.uniform(0, 255, (8, 8, 8, 3)).astype("float32"), np.arange(8) % 2
-    # Traced in float32 before: the trace must not be used again.
-    small.fit(x, y, verbose=0)
-    assert set(Spy.seen) == {"float32"}
-    Spy.seen.clear()
+    # Each step is traced before the policy changes: the trace must not be used again.
+    steps = [
+        lambda: small.fit(x, y, verbose=0),
+        lambda: small.evaluate(x, y, verbose=0),
+        lambda: small.predict(x, verbose=0),
+    ]
+    assert [dtypes_in(step) for step in steps] == [{"float32"}] * 3
     before = small.get_weights()
     with with_precision(small, "mixed_bfloat16") as same:
         assert same is small
-        small.fit(x, y, epochs=2, verbose=0)
-        small.evaluate(x, y, verbose=0)
-        assert set(Spy.seen) == {"bfloat16"}
+        assert [dtypes_in(step) for step in steps] == [{"bfloat16"}] * 3
         assert {keras.backend.standardize_dtype(weight.dtype) for weight in small.weights} == {"float32"}
         assert keras.backend.standardize_dtype(small(x).dtype) == "float32"
     assert any(np.abs(a - b).max() > 0 for a, b in zip(before, small.get_weights(), strict=True))
-    Spy.seen.clear()
+    assert [dtypes_in(step) for step in steps] == [{"float32"}] * 3
     predictions = small.predict(x, verbose=0)
-    assert set(Spy.seen) == {"float32"}
     pristine = keras.models.clone_model(small)
     pristine.set_weights(small.get_weights())
     np.testing.assert_array_equal(predictions, pristine.predict(x, verbose=0))

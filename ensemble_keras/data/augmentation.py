@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from ensemble_keras._validation import suggest
+from ensemble_keras.data.rand_augment import RandAugment
 
 _BOTH_WAYS = "reflect"
 
@@ -25,7 +26,7 @@ _OPERATIONS = {
     "brightness": (keras.layers.RandomBrightness, {"factor": 0.15}),
     "contrast": (keras.layers.RandomContrast, {"factor": (0.2, 0.2)}),
     "erasing": (keras.layers.RandomErasing, {"factor": (0.5, 0.5), "scale": (0.02, 0.2)}),
-    "randaugment": (keras.layers.RandAugment, {"num_ops": 2, "factor": 0.3}),
+    "randaugment": (RandAugment, {"num_ops": 2, "factor": 0.5}),
     "mixup": (keras.layers.MixUp, {"alpha": 0.2}),
     "cutmix": (keras.layers.CutMix, {"factor": 1.0}),
 }
@@ -51,6 +52,7 @@ _POLICIES = {
     "strong": ("flip", "crop", "randaugment", "mixup", "cutmix"),
 }
 
+_NO_PART_OF_IT = ("name", "dtype", "trainable")
 # They mix an image with another one of its batch.
 _MIXING = (keras.layers.MixUp, keras.layers.CutMix)
 _AFFINE = (
@@ -100,7 +102,7 @@ def build_augmentation(policy, *, seed=0):
     >>> tuple(augment(batch, training=True)["images"].shape)
     (2, 8, 8, 3)
     """
-    layers = [_rebuilt(layer, np.random.default_rng([seed, place])) for place, layer in enumerate(_layers_of(policy))]
+    layers = [_built(*part, np.random.default_rng([seed, place])) for place, part in enumerate(_parts_of(policy))]
     return Augmentation(layers) if layers else None
 
 
@@ -115,9 +117,14 @@ def augmentation_config(policy):
     >>> [layer["class"] for layer in augmentation_config("cifar")]
     ['RandomTranslation', 'RandomFlip']
     """
+    # By way of JSON tuples become lists: what is read back from a file is equal.
     return [
-        {"class": type(layer).__name__, "module": type(layer).__module__, **_plain_config(layer)}
-        for layer in _layers_of(policy)
+        {
+            "class": kind.__name__,
+            "module": kind.__module__,
+            "config": json.loads(json.dumps({k: v for k, v in config.items() if k not in _NO_PART_OF_IT})),
+        }
+        for kind, config in _parts_of(policy)
     ]
 
 
@@ -196,8 +203,8 @@ def _applied(layer, data):
         return layer(dict(data), training=True)
 
 
-def _layers_of(policy):
-    """Returns the Keras layers of a policy; nested lists, `Sequential`s and `Pipeline`s are flattened."""
+def _parts_of(policy):
+    """Returns a policy as a list of (class of layer, config); nested lists and `Sequential`s are flattened."""
     if policy is None:
         return []
     if isinstance(policy, str):
@@ -205,41 +212,41 @@ def _layers_of(policy):
     if isinstance(policy, keras.Sequential | keras.layers.Pipeline | Augmentation):
         policy = policy.layers
     if isinstance(policy, list | tuple):
-        return [layer for part in policy for layer in _layers_of(part)]
+        return [found for part in policy for found in _parts_of(part)]
     if not isinstance(policy, keras.layers.Layer):
         raise ValueError(
             f"An augmentation is a name, a Keras layer, or a list of these. Received: {policy!r}. "
             "See list_augmentations()."
         )
-    return [policy]
+    return [(type(policy), policy.get_config())]
 
 
 def _named(name):
-    if name.lower() in _OPERATIONS:
-        return [_operation(name.lower())]
-    if name.lower() not in _POLICIES:
+    lower = name.lower()
+    if lower not in _POLICIES and lower not in _OPERATIONS:
         raise ValueError(
             f"Unknown augmentation {name!r}.{suggest(name, list_augmentations())} See list_augmentations()."
         )
-    return [_operation(*((part,) if isinstance(part, str) else part)) for part in _POLICIES[name.lower()]]
+    parts = _POLICIES.get(lower, (lower,))
+    return [_operation(*((part,) if isinstance(part, str) else part)) for part in parts]
 
 
 def _operation(name, changes=()):
     kind, arguments = _OPERATIONS[name]
-    return kind(**arguments | dict(changes))
+    # Seeded, since without a seed Keras draws one from Python's global random state.
+    return kind, {**kind(**arguments | dict(changes), seed=0).get_config(), "seed": None}
 
 
-def _rebuilt(layer, seeds):
-    """Returns a new layer of the same config: in float32, and seeded where it was not."""
-    config = {**_seeded(layer.get_config(), seeds), "dtype": "float32"}
-    rebuilt = type(layer).from_config(config)
+def _built(kind, config, seeds):
+    """Returns a new layer: in float32, and seeded where it was not."""
+    layer = kind.from_config({**_seeded(config, seeds), "dtype": "float32"})
     if keras.backend.backend() == "jax":
         # Marked so for TensorFlow's sake, whose kernel XLA does not know: here they would keep a whole training
         # step from being compiled.
-        for part in (rebuilt, *vars(rebuilt).values()):
+        for part in (layer, *vars(layer).values()):
             if isinstance(part, _AFFINE):
                 part.supports_jit = True
-    return rebuilt
+    return layer
 
 
 def _seeded(config, seeds):
@@ -249,9 +256,3 @@ def _seeded(config, seeds):
             for key, value in config.items()
         }
     return [_seeded(value, seeds) for value in config] if isinstance(config, list) else config
-
-
-def _plain_config(layer):
-    config = {key: value for key, value in layer.get_config().items() if key not in ("name", "dtype", "trainable")}
-    # Tuples as lists: what is read back from a file is equal.
-    return {"config": json.loads(json.dumps(config))}

@@ -1,6 +1,7 @@
 """Augmentation: what each policy may and may not change, seeds, labels, and the compiled training step."""
 
 import json
+import random
 
 import keras
 import numpy as np
@@ -49,6 +50,36 @@ def test_images_keep_shape_and_range_and_a_seed_its_result(name, images, labels)
     np.testing.assert_array_equal(first["labels"], second["labels"])
     assert (first["images"] != images).any()
     assert (first["images"] != other["images"]).any()
+
+
+def test_the_users_random_state_is_left_alone():
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    build_augmentation("strong")
+    augmentation_config("medical")
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+
+
+@pytest.mark.slow
+def test_randaugment_stays_within_the_ranges_of_its_paper(half_bright):
+    layer = build_augmentation("randaugment").layers[0]
+    data = {"images": half_bright.astype("float32")}
+    drawn = {}
+    for _ in range(20):
+        for name, values in layer.get_random_transformation(data)["transforms"].items():
+            drawn.setdefault(name, []).append(values)
+
+    def values(name, key):
+        return np.concatenate([np.ravel(keras.ops.convert_to_numpy(v[key])) for v in drawn[name]])
+
+    # Half of 30 degrees, and so on; both ways.
+    for name, key, limit in (
+        ("random_rotation", "angle", 15),
+        ("random_translation", "translations", 0.15 * 32),
+        ("random_shear", "shear_factor", 0.15),
+    ):
+        assert 0.8 * limit < values(name, key).max() <= limit
+        assert -0.8 * limit > values(name, key).min() >= -limit
+    assert set(values("random_posterization", "shift_factor")) == {1, 2}
 
 
 @pytest.mark.parametrize("name", ["medical", "strong"])

@@ -28,6 +28,7 @@ _HOME = {
     "load_ensemble": "artifact",
     "EnsembleClassifier": "classifier",
     "EvaluationReport": "evaluation.report",
+    "plot_augmentation": "evaluation.plots",
     "compare": "measures.significance",
     "Training": "members.training",
 }

@@ -1,4 +1,4 @@
-"""Plots: confusion matrix, ROC curves, training curves and members, each on matplotlib axes.
+"""Plots: confusion matrix, ROC curves, training curves and members, each on matplotlib axes; augmented images.
 
 Every function draws on the axes it is given, or on a new figure of its own: nothing of pyplot's state is read or
 changed, and no figure stays open. Colours are Okabe and Ito's, which colour-blind readers tell apart; they stand out
@@ -7,6 +7,7 @@ on light and on dark grounds. In a notebook the returned axes show themselves.
 
 import io
 
+import keras
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -15,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from sklearn import metrics as sk
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_choice, check_images
+from ensemble_keras.data.augmentation import build_augmentation
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
@@ -28,13 +30,20 @@ _MOST_NUMBERS = 15
 _MOST_CURVES = 6
 
 
-class _ShownAxes(Axes):
-    """Axes that a notebook shows as their figure, as it does for one of pyplot's."""
+class _ShownFigure(Figure):
+    """A figure that a notebook shows, as it does for one of pyplot's."""
 
     def _repr_png_(self):
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=110)
+        self.savefig(buffer, format="png", dpi=110)
         return buffer.getvalue()
+
+
+class _ShownAxes(Axes):
+    """Axes that a notebook shows as their figure."""
+
+    def _repr_png_(self):
+        return _ShownFigure._repr_png_(self.figure)
 
 
 def plot_confusion(confusion, class_names=None, ax=None, *, normalize=False):
@@ -170,6 +179,50 @@ def plot_members(members, ax=None):
     ax.set_ylim(len(members) - 0.4, -0.6)
     ax.set_xlabel("accuracy in %, with its 95 % interval")
     return ax
+
+
+def plot_augmentation(policy, images, *, views=5, seed=0):
+    """Draws what an augmentation does to images: a row per image, first as it is, then as training may see it.
+
+    Args:
+        policy: As in `build_augmentation`: a name of `list_augmentations()`, a Keras layer, or a list of these.
+        images: Array `(n, height, width, 3)` with values in [0, 255]; a few. They are one batch, so MixUp and CutMix
+            mix them with each other.
+        views: Int. Number of changed images per row. Defaults to 5.
+        seed: Int. Defaults to 0.
+
+    Returns:
+        A matplotlib `Figure`, which shows itself in a notebook.
+
+    Raises:
+        ValueError: If the policy is unknown, or the images are not as described.
+
+    Example:
+
+    >>> figure = ek.plot_augmentation("light", np.zeros((2, 32, 32, 3), "uint8"), views=3)
+    >>> len(figure.axes)
+    8
+    """
+    if views < 1:
+        raise ValueError(f"`views` must be at least 1. Received: {views}.")
+    images, augment = check_images(images, "images"), build_augmentation(policy, seed=seed)
+    columns = [images]
+    for _ in range(views):
+        # Each image of a class of its own: only what is done to the images is shown.
+        data = {"images": images, "labels": np.eye(len(images), dtype="float32")}
+        changed = data if augment is None else augment(data, training=True)
+        columns.append(keras.ops.convert_to_numpy(changed["images"]))
+    height, width = 1.5 * images.shape[1] / images.shape[2], 1.5
+    size = (width * len(columns), height * len(images) + 0.25)
+    figure = _ShownFigure(figsize=size, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    grid = figure.subplots(len(images), len(columns), squeeze=False)
+    for (row, column), ax in np.ndenumerate(grid):
+        ax.imshow(np.rint(columns[column][row]).astype("uint8"))
+        ax.set_axis_off()
+        if row == 0:
+            ax.set_title("as it is" if column == 0 else f"view {column}", fontsize=9, color=INK)
+    return figure
 
 
 def svg(ax):

@@ -1,5 +1,6 @@
 import itertools
 
+import keras
 import matplotlib
 import matplotlib._pylab_helpers
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
+from ensemble_keras.data.augmentation import build_augmentation
 from ensemble_keras.evaluation import plots
 
 
@@ -134,3 +136,31 @@ def test_an_svg_takes_the_pages_colours_and_fetches_nothing():
 def test_long_names_lose_their_middle():
     assert plots.shortened("short") == "short"
     assert plots.shortened("abcdefghij", 5) == "ab…ij"
+
+
+def test_augmented_images_stand_beside_the_image_as_it_is(images):
+    figure = plots.plot_augmentation("crop", images[:3], views=2, seed=1)
+    shown = np.array([ax.images[0].get_array() for ax in figure.axes]).reshape(3, 3, 32, 32, 3)
+    np.testing.assert_array_equal(shown[:, 0], images[:3])
+    augment = build_augmentation("crop", seed=1)
+    for view in (1, 2):
+        changed = augment({"images": images[:3]}, training=True)["images"]
+        np.testing.assert_array_equal(shown[:, view], keras.ops.convert_to_numpy(changed))
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["as it is", "view 1", "view 2"]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_mixed_images_and_no_augmentation_can_be_drawn(images):
+    assert len(plots.plot_augmentation("mixup", images[:2], views=1).axes) == 4
+    figure = plots.plot_augmentation("none", images[:1], views=2)
+    for ax in figure.axes:
+        np.testing.assert_array_equal(ax.images[0].get_array(), images[0])
+
+
+def test_augmentation_plots_check_their_input(images):
+    with pytest.raises(ValueError, match="Unknown augmentation 'mediacl'"):
+        plots.plot_augmentation("mediacl", images)
+    with pytest.raises(ValueError, match="`images` must hold images of shape"):
+        plots.plot_augmentation("light", images[0])
+    with pytest.raises(ValueError, match="`views` must be at least 1. Received: 0"):
+        plots.plot_augmentation("light", images, views=0)

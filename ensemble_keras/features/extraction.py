@@ -1,10 +1,8 @@
 """Extraction: one pass over the images for all backbones; what is stored already is not computed again."""
 
-import collections
 import concurrent.futures
 import dataclasses
 import itertools
-import os
 import time
 
 import keras
@@ -15,24 +13,40 @@ from ensemble_keras._terminal import without_retracing_warnings
 from ensemble_keras._validation import check_image_size
 from ensemble_keras.backbones.registry import backbone_label, build_backbone
 from ensemble_keras.data.dataset import as_dataset
-from ensemble_keras.data.decoding import FILTER, BadImageError
+from ensemble_keras.data.decoding import FILTER
 from ensemble_keras.features.keys import model_fingerprint, space_key
+from ensemble_keras.features.reading import batches
 from ensemble_keras.features.store import FeatureStore
+from ensemble_keras.features.views import Views
 from ensemble_keras.memory import with_smaller_batches
 
 # Vectors are written at most this many seconds after they were computed: what a kill can cost.
 _WRITE_EVERY = 2.0
-_READ_AHEAD = 3
 # Backbones that run at a time. Their small operations leave cores idle; with two, 15 % less time in all was measured
 # on two cores. More would hold the activations of more networks at once.
 _AT_A_TIME = 2
 
 
-def extract_features(backbones, x, *, image_size, store=None, batch_size=64, weights="imagenet", verbose=1):
+def extract_features(
+    backbones,
+    x,
+    *,
+    image_size,
+    store=None,
+    batch_size=64,
+    weights="imagenet",
+    views=1,
+    augmentation="light",
+    seed=0,
+    verbose=1,
+):
     """Computes the feature vectors of images with several frozen backbones, in one pass.
 
     Every image is read and decoded once for all backbones. With a `store`, vectors that are in it are taken from
     there, and new ones are written every two seconds, so an interrupted pass goes on where it stopped.
+
+    With `views` above 1 augmented copies of each image are run, too. What is done to an image depends on its
+    content, the number of the view and `seed` alone, so that an interrupted pass ends with the same vectors.
 
     Args:
         backbones: List of backbones: names (`"DenseNet121"`), names with options (`"MobileNetV2(alpha=0.35)"`) or
@@ -42,10 +56,15 @@ def extract_features(backbones, x, *, image_size, store=None, batch_size=64, wei
         store: A `FeatureStore`, the path of one, or `None` to keep nothing. Defaults to `None`.
         batch_size: Int. Images per step; halved, and said once, where memory runs out. Defaults to 64.
         weights: `"imagenet"`, `None` (random) or a path, for backbones given by name. Defaults to `"imagenet"`.
+        views: Int. Number of views of each image, of which the first is the image as it is. Defaults to 1.
+        augmentation: What makes the other views, as in `build_augmentation`, without MixUp and CutMix. Defaults to
+            `"light"`.
+        seed: Int, of the views. Defaults to 0.
         verbose: 0 shows no progress. Defaults to 1.
 
     Returns:
-        A dict from each backbone's label, as given, to a float32 array `(n, d)`, in the order of the images.
+        A dict from each backbone's label, as given, to a float32 array `(n, d)`, in the order of the images; with
+        `views` above 1 `(n, views, d)`. Views of an image in training and test rows would be a leak: split by image.
 
     Raises:
         BadImagesError: If images cannot be decoded; all of them are listed.
@@ -67,7 +86,11 @@ def extract_features(backbones, x, *, image_size, store=None, batch_size=64, wei
         if label in models:
             raise ValueError(f"Two backbones are called {label!r}. Give each another name.")
         models[label] = build_backbone(backbone, input_shape=(*size, 3), weights=weights)
-    result = extract(models, dataset, image_size=size, store=store, batch_size=batch_size, verbose=verbose)
+    if views < 1:
+        raise ValueError(f"`views` must be at least 1. Received: {views}.")
+    made = Views(augmentation, views, seed) if views > 1 else None
+    options = {"store": store, "batch_size": batch_size, "views": made, "verbose": verbose}
+    result = extract(models, dataset, image_size=size, **options)
     for label, reason in result.skipped.items():
         raise MemoryError(f"No features of {label!r}: {reason}")
     return result.features
@@ -78,7 +101,7 @@ class Extraction:
     """What a pass gave.
 
     Attributes:
-        features: Dict from label to float32 array `(n, d)`.
+        features: Dict from label to float32 array `(n, d)`, or `(n, views, d)` where there are several views.
         skipped: Dict from label to the reason why there are no features.
         computed: Dict from label to the number of vectors computed now, not taken from the store.
         seconds: Dict from label to the seconds in which that backbone ran, a second one often beside it.
@@ -90,7 +113,7 @@ class Extraction:
     seconds: dict
 
 
-def extract(models, dataset, *, image_size, store=None, batch_size=64, verbose=1):
+def extract(models, dataset, *, image_size, store=None, batch_size=64, views=None, verbose=1):
     """Runs built backbones over a dataset, as `extract_features` does, and skips one that runs out of memory.
 
     Args:
@@ -99,6 +122,7 @@ def extract(models, dataset, *, image_size, store=None, batch_size=64, verbose=1
         image_size: `(height, width)`.
         store: A `FeatureStore`, its path, or `None`.
         batch_size: Int.
+        views: `Views`, or `None` for the images as they are.
         verbose: 0 shows no progress.
 
     Returns:
@@ -109,15 +133,18 @@ def extract(models, dataset, *, image_size, store=None, batch_size=64, verbose=1
     if store is not None and not isinstance(store, FeatureStore):
         store = FeatureStore(store)
     batch_size = min(batch_size, max(len(dataset), 1))
-    columns = [_Column(label, model, len(dataset), image_size, store, batch_size) for label, model in models.items()]
+    columns = [
+        _Column(label, model, len(dataset), image_size, store, batch_size, views) for label, model in models.items()
+    ]
+    total = len(dataset) * (views.count if views is not None else 1)
     names = next(iter(models), "") if len(models) == 1 else f"{len(models)} backbones"
     try:
         with (
-            progress_bar(f"Running {names}", len(dataset), verbose=verbose and models) as advance,
+            progress_bar(f"Running {names}", total, verbose=verbose and models) as advance,
             concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as workers,
             without_retracing_warnings(),
         ):
-            for batch in _prepared(dataset, columns, image_size, batch_size):
+            for batch in batches(dataset, columns, image_size, batch_size, views):
                 taken = workers.map(_Column.take, columns, itertools.repeat(batch), batch.stored)
                 for column, _ in zip(columns, taken, strict=True):
                     column.write_sometimes()
@@ -127,77 +154,43 @@ def extract(models, dataset, *, image_size, store=None, batch_size=64, verbose=1
         for column in columns:
             column.flush()
     return Extraction(
-        features={c.label: c.vectors for c in columns if c.failure is None},
+        features={c.label: c.vectors if views is not None else c.vectors[:, 0] for c in columns if c.failure is None},
         skipped={c.label: c.failure for c in columns if c.failure is not None},
         computed={c.label: c.computed for c in columns},
         seconds={c.label: c.seconds for c in columns},
     )
 
 
-@dataclasses.dataclass
-class _Batch:
-    rows: np.ndarray
-    digests: list
-    stored: list  # for each column a dict from digest to vector
-    pixels: np.ndarray | None  # of the rows in `position`, those that some column must compute
-    position: dict  # row in the batch -> row in `pixels`
-
-
-def _prepared(dataset, columns, image_size, batch_size):
-    """Yields batches in order: read, looked up and decoded in threads, a few ahead of what the backbones take."""
-    starts = range(0, len(dataset), batch_size)
-    with (
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        concurrent.futures.ThreadPoolExecutor(1) as ahead,
-    ):
-
-        def prepare(start):
-            rows = np.arange(start, min(start + batch_size, len(dataset)))
-            images = list(pool.map(dataset.read, rows))
-            digests = [image.digest for image in images]
-            stored = [column.look_up(digests) for column in columns]
-            missing = [i for i, digest in enumerate(digests) if any(digest not in found for found in stored)]
-            pixels = list(pool.map(lambda i: images[i].decode(image_size), missing))
-            position = {i: j for j, i in enumerate(missing)}
-            return _Batch(rows, digests, stored, np.stack(pixels) if pixels else None, position)
-
-        waiting = collections.deque()
-        try:
-            for start in starts:
-                waiting.append(ahead.submit(prepare, start))
-                if len(waiting) > _READ_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BadImageError:
-            # One bad file means that there may be more: list them all at once.
-            dataset.verify()
-            raise
-        finally:
-            ahead.shutdown(cancel_futures=True)
-
-
 class _Column:
     """One backbone's vectors: filled from the store or by the backbone, written to the store from time to time."""
 
-    def __init__(self, label, model, n, image_size, store, batch_size):
+    def __init__(self, label, model, n, image_size, store, batch_size, views):
         self.label, self._model, self._store, self._batch_size = label, model, store, batch_size
-        self.vectors = np.empty((n, model.output_shape[-1]), "float32")
+        self._shape = model.output_shape[1:]
+        keys = [None] if views is None else [views.key(view) for view in range(views.count)]
+        self.vectors = np.empty((n, len(keys), *self._shape), "float32")
         self.failure, self.computed, self.seconds = None, 0, 0.0
         self._unwritten, self._written_at = [], time.monotonic()
         if store is not None:
             fingerprint = model_fingerprint(model)
-            self._key = space_key(fingerprint, image_size=image_size, image_filter=FILTER)
-            self._description = {
+            described = {
                 "backbone": label,
                 "fingerprint": fingerprint,
                 "image_size": list(image_size),
                 "filter": FILTER,
                 "precision": keras.config.dtype_policy().name,
             }
+            # Of each view: its key in the store, and what a person is told of it.
+            self._spaces = [
+                (
+                    space_key(fingerprint, image_size=image_size, image_filter=FILTER, view=key),
+                    described if key is None else {**described, "view": key},
+                )
+                for key in keys
+            ]
 
-    def look_up(self, digests):
-        return self._store.get(self._key, digests) if self._store is not None else {}
+    def look_up(self, digests, view):
+        return self._store.get(self._spaces[view][0], digests) if self._store is not None else {}
 
     def take(self, batch, stored):
         """Fills the rows of a batch, from what is stored and else from the backbone."""
@@ -206,7 +199,7 @@ class _Column:
         missing = [i for i, digest in enumerate(batch.digests) if digest not in stored]
         for i, digest in enumerate(batch.digests):
             if digest in stored:
-                self.vectors[batch.rows[i]] = stored[digest]
+                self.vectors[batch.rows[i], batch.view] = stored[digest].reshape(self._shape)
         if missing:
             self._compute(batch, missing)
 
@@ -220,11 +213,11 @@ class _Column:
         except MemoryError as error:
             self.failure = str(error)
             return
-        self.vectors[batch.rows[missing]] = vectors
+        self.vectors[batch.rows[missing], batch.view] = vectors
         self.computed += len(missing)
         self.seconds += time.perf_counter() - start
         if self._store is not None:
-            self._unwritten.append(([batch.digests[i] for i in missing], vectors))
+            self._unwritten.append((batch.view, [batch.digests[i] for i in missing], vectors))
 
     def write_sometimes(self):
         """Writes what was computed, if the last time is long enough ago."""
@@ -233,10 +226,11 @@ class _Column:
 
     def flush(self):
         """Writes the vectors that are not in the store yet."""
-        if self._unwritten:
-            digests = [digest for part, _ in self._unwritten for digest in part]
-            vectors = np.concatenate([part for _, part in self._unwritten])
-            self._store.put(self._key, self._description, digests, vectors)
+        for view in sorted({view for view, _, _ in self._unwritten}):
+            parts = [(digests, vectors) for own, digests, vectors in self._unwritten if own == view]
+            key, description = self._spaces[view]
+            digests = [digest for part, _ in parts for digest in part]
+            self._store.put(key, description, digests, np.concatenate([vectors for _, vectors in parts]))
         self._unwritten, self._written_at = [], time.monotonic()
 
 

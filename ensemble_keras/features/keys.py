@@ -32,16 +32,23 @@ def array_digest(array):
     return digest.hexdigest()
 
 
-def space_key(fingerprint_of_model, *, image_size, image_filter):
-    """Returns the key of a space: the model, the image size and filter, and the precision in force."""
-    return fingerprint(
-        {
-            "model": fingerprint_of_model,
-            "image_size": list(image_size),
-            "filter": image_filter,
-            "precision": keras.config.dtype_policy().name,
-        }
-    )
+def space_key(fingerprint_of_model, *, image_size, image_filter, view=None):
+    """Returns the key of a space: the model, the image size and filter, the precision in force, and the view.
+
+    Args:
+        fingerprint_of_model: String, from `model_fingerprint`.
+        image_size: `(height, width)`.
+        image_filter: String, the filter that brings images to that size.
+        view: JSON values that determine an augmented view, or `None` for the images as they are.
+    """
+    described = {
+        "model": fingerprint_of_model,
+        "image_size": list(image_size),
+        "filter": image_filter,
+        "precision": keras.config.dtype_policy().name,
+    }
+    # Left out where there is none: vectors stored before there were views are found again.
+    return fingerprint(described if view is None else {**described, "view": view})
 
 
 def _without_names(config, numbers):

@@ -6,9 +6,10 @@ import keras
 
 from ensemble_keras._validation import check_choice
 from ensemble_keras.combiners import base, tables
+from ensemble_keras.combiners.views import views_of
 
 
-def build_ensemble(members, combiner, *, name="ensemble"):
+def build_ensemble(members, combiner, *, name="ensemble", test_time_augmentation=None):
     """Joins trained members and a combiner into one plain `keras.Model`.
 
     The combiner's operations are written into the model's graph, so that the model consists of the members and of
@@ -23,6 +24,10 @@ def build_ensemble(members, combiner, *, name="ensemble"):
             `"predictions"` (where it has no such attribute, too), `"features"`, or `"both"`: then its `call` takes
             two lists, predictions and features.
         name: String. Name of the model. Defaults to `"ensemble"`.
+        test_time_augmentation: Views of each image that the ensemble also sees, of which it gives the mean of the
+            probabilities: names among `"horizontal_flip"`, `"vertical_flip"` and `"zoom"` (the middle 7/8 of each
+            side). The image as it is is always one of the views. Every view costs as much as the ensemble without
+            them, in training, too: train before, and build with views afterwards. Defaults to `None`.
 
     Returns:
         A `keras.Model` from such images to float32 probabilities of shape `(batch, num_classes)`, the output of a
@@ -33,7 +38,8 @@ def build_ensemble(members, combiner, *, name="ensemble"):
         TypeError: If a member is not a `keras.Model`, or the combiner is not a layer.
         ValueError: If `members` is empty, two members share a name or differ in classes or input shape, a member
             lacks the features that the combiner takes, the combiner gives other classes than the members, or it
-            holds variables or layers other than those of stock Keras layers.
+            holds variables or layers other than those of stock Keras layers; if a view is unknown, or the members
+            take images of any size and are to be zoomed.
 
     Example:
 
@@ -49,10 +55,12 @@ def build_ensemble(members, combiner, *, name="ensemble"):
     _check_members(members)
     takes = _check_combiner(combiner)
     images = keras.Input(members[0].input_shape[1:], name="images")
-    inputs = _combiner_inputs(members, takes, images)
+    nested = _nested(members, takes)
+    inputs = [_combiner_inputs(nested, takes, view) for view in views_of(images, test_time_augmentation)]
     # Called the ordinary way, Keras builds the layer; `call` then writes its operations into the graph.
-    combiner(*inputs)
-    combined = base.as_probabilities(combiner.call(*inputs))
+    combiner(*inputs[0])
+    combined = [base.as_probabilities(combiner.call(*view)) for view in inputs]
+    combined = keras.layers.Average(dtype="float32", name="views")(combined) if len(combined) > 1 else combined[0]
     outputs = keras.layers.Activation("linear", dtype="float32", name="predictions")(combined)
     model = keras.Model(images, outputs, name=name)
     _check_outputs(model, members, combiner)
@@ -64,16 +72,23 @@ def num_classes_of(member):
     return max(member.output_shape[-1], 2)
 
 
-def _combiner_inputs(members, takes, images):
+def _nested(members, takes):
+    """Returns the members as the combiner takes them: with their features, or without their heads."""
     if takes == "predictions":
-        return [[base.as_probabilities(member(images)) for member in members]]
+        return members
     features = [_features_of(member) for member in members]
     if takes == "features":
         # Without their heads: no gradient would reach these.
-        nested = [keras.Model(m.inputs, f, name=m.name) for m, f in zip(members, features, strict=True)]
-        return [[base.as_float32(member(images)) for member in nested]]
-    nested = [keras.Model(m.inputs, [f, m.output], name=m.name) for m, f in zip(members, features, strict=True)]
+        return [keras.Model(m.inputs, f, name=m.name) for m, f in zip(members, features, strict=True)]
+    return [keras.Model(m.inputs, [f, m.output], name=m.name) for m, f in zip(members, features, strict=True)]
+
+
+def _combiner_inputs(nested, takes, images):
     outputs = [member(images) for member in nested]
+    if takes == "predictions":
+        return [[base.as_probabilities(p) for p in outputs]]
+    if takes == "features":
+        return [[base.as_float32(f) for f in outputs]]
     return [[base.as_probabilities(p) for _, p in outputs], [base.as_float32(f) for f, _ in outputs]]
 
 

@@ -7,10 +7,12 @@ import keras
 # What every builder is given where it takes it, and what would change the kind of the result; neither is an option.
 _GIVEN = ("input_shape", "weights", "include_top", "pooling")
 _NOT_OPTIONS = {*_GIVEN, "input_tensor", "classes", "classifier_activation", "include_preprocessing", "name"}
+# What every backbone takes beside its builder's options: how images are brought to the network's size.
+_RESIZING = ("resize_to", "interpolation")
 
 
 def check_options(builder, options, label):
-    """Raises `ValueError` for an option that the builder does not take; `weights` is always taken."""
+    """Raises `ValueError` for an option that neither the builder takes nor every backbone, such as `weights`."""
     parameters = inspect.signature(builder).parameters
     shape = _shape_parameter(parameters)
     taken = [
@@ -18,11 +20,17 @@ def check_options(builder, options, label):
         for name, p in parameters.items()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name != shape
     ]
-    taken = ["weights", *(name for name in taken if name not in _NOT_OPTIONS)]
+    taken = ["weights", *_RESIZING, *(name for name in taken if name not in (*_NOT_OPTIONS, *_RESIZING))]
     for option in options:
         open_ended = _takes_any(parameters) and option not in _NOT_OPTIONS
         if option not in taken and not open_ended:
             raise ValueError(f"{label} takes the options {', '.join(taken)}. Received: {option!r}.")
+
+
+def resizing_options(builder, options):
+    """Returns those of the options that say how images are resized, and are not the builder's own."""
+    own = inspect.signature(builder).parameters
+    return {name: value for name, value in options.items() if name in _RESIZING and name not in own}
 
 
 def call_builder(builder, *, input_shape, weights, options, label):

@@ -9,7 +9,7 @@ from ensemble_keras._validation import suggest
 from ensemble_keras.backbones.alexnet import alexnet
 from ensemble_keras.backbones.applications import APPLICATIONS
 from ensemble_keras.backbones.assembly import assemble, check_arguments, check_network
-from ensemble_keras.backbones.builders import call_builder, check_options
+from ensemble_keras.backbones.builders import call_builder, check_options, resizing_options
 from ensemble_keras.backbones.cnn import cnn
 from ensemble_keras.backbones.darknet import darknet19, darknet53
 from ensemble_keras.backbones.preprocessing import check_preprocessing
@@ -117,17 +117,19 @@ def build_backbone(
     Args:
         backbone: A name of `list_backbones()` in any case; a name with options, `"MobileNetV2(alpha=0.35)"`; or a
             `keras.Model` from images in `[0, 255]` to features, whose weights are shared; one that needs nothing
-            around it is returned as it is.
+            around it is returned as it is. A name takes `resize_to` and `interpolation` as options, too:
+            `"MobileNetV2(alpha=0.35, resize_to=112, interpolation='bicubic')"`.
         input_shape: `(height, width, 3)` of the images, in pixels.
         weights: `"imagenet"`, read from `$KERAS_HOME/models` or downloaded there; the path of a weights file
             (`.weights.h5`, `.h5`, `.keras`), saved from such a backbone or from the Keras model without its top; or
             `None` for random weights. An option `weights` in the name takes precedence; a `keras.Model` keeps its
             own. Defaults to `"imagenet"`.
         pooling: `"avg"`, `"max"`, or `None` for the feature map. Defaults to `"avg"`.
-        resize_to: One int or `(height, width)` that images are resized to inside the model. Defaults to `None`: the
-            network runs at `input_shape`.
+        resize_to: One int or `(height, width)` that images are resized to inside the model. An option `resize_to` in
+            the name takes precedence. Defaults to `None`: the network runs at `input_shape`.
         interpolation: Filter of that resizing: `"bilinear"`, `"nearest"`, `"bicubic"`, `"lanczos3"` or `"lanczos5"`,
-            antialiased where a side shrinks. Defaults to `"bilinear"`.
+            antialiased where a side shrinks. An option `interpolation` in the name takes precedence. Defaults to
+            `"bilinear"`.
         name: String. Name of the model. Defaults to `layer_name` of the backbone's label.
 
     Returns:
@@ -144,8 +146,9 @@ def build_backbone(
     >>> model.name, model.output_shape
     ('MobileNetV2_alpha_0_35', (None, 1280))
     """
-    input_shape, network_shape = check_arguments(input_shape, pooling, resize_to, interpolation)
     label = backbone_label(backbone)
+    resize_to, interpolation = _resizing(backbone, resize_to, interpolation)
+    input_shape, network_shape = check_arguments(input_shape, pooling, resize_to, interpolation)
     if isinstance(backbone, keras.Model):
         network, preprocessing, file = backbone, None, None
         if is_weights_file(weights):
@@ -229,10 +232,26 @@ def default_size(backbone):
     return _BACKBONES[parse_backbone(backbone).name.lower()].default_size
 
 
+def _resizing(backbone, resize_to, interpolation):
+    """Returns the size that images are brought to and the filter: those in the backbone's text, else as given."""
+    if isinstance(backbone, keras.Model):
+        return resize_to, interpolation
+    spec = parse_backbone(backbone)
+    options = resizing_options(_BACKBONES[spec.name.lower()].builder, spec.options)
+    resize_to = options.get("resize_to", resize_to)
+    if "interpolation" in options and resize_to is None:
+        raise ValueError(
+            f"The option `interpolation` is the filter of `resize_to`. Received: {spec.label}, which resizes "
+            f"nothing. Add the side, as in resize_to={_BACKBONES[spec.name.lower()].default_size}."
+        )
+    return resize_to, options.get("interpolation", interpolation)
+
+
 def _build_network(spec, shape, weights):
     """Returns the network, its preprocessing, and the weights file that is still to be loaded, if any."""
     entry = _BACKBONES[spec.name.lower()]
-    options = dict(spec.options)
+    resizing = resizing_options(entry.builder, spec.options)
+    options = {name: value for name, value in spec.options.items() if name not in resizing}
     weights = options.pop("weights", weights)
     check_weights(weights, entry.weights, spec.label)
     if min(shape[:2]) < entry.smallest:

@@ -66,7 +66,10 @@ def test_an_unknown_option_is_refused_with_those_that_are_taken():
 
     check_options(build, {"alpha": 1, "depth": 3, "weights": None}, "X")
     for option in ("beta", "shape", "include_top", "name", "input_shape"):
-        with pytest.raises(ValueError, match=rf"X takes the options weights, alpha, depth. Received: '{option}'"):
+        with pytest.raises(
+            ValueError,
+            match=rf"X takes the options weights, resize_to, interpolation, alpha, depth. Received: '{option}'",
+        ):
             check_options(build, {option: 1}, "X")
 
 

@@ -53,12 +53,16 @@ def test_an_unknown_name_gets_a_suggestion():
 
 
 def test_an_unknown_option_is_refused_with_those_that_are_taken():
-    with pytest.raises(ValueError, match=r"MobileNetV2 takes the options weights, alpha. Received: 'width'"):
+    with pytest.raises(
+        ValueError, match=r"MobileNetV2 takes the options weights, resize_to, interpolation, alpha. Received: 'width'"
+    ):
         parse_backbone("MobileNetV2(width=1)")
-    with pytest.raises(ValueError, match=r"CNN takes the options weights, filters, dropout. Received: 'input_shape'"):
+    with pytest.raises(
+        ValueError, match=r"CNN takes the options weights, resize_to, .* filters, dropout. Received: 'input_shape'"
+    ):
         parse_backbone("CNN(input_shape=(1, 1, 3))")
     with pytest.raises(
-        ValueError, match=r"ConvNeXtTiny takes the options weights. Received: 'include_preprocessing'"
+        ValueError, match=r"ConvNeXtTiny takes the options .* interpolation. Received: 'include_preprocessing'"
     ):
         parse_backbone("ConvNeXtTiny(include_preprocessing=False)")
 
@@ -102,6 +106,50 @@ def test_default_sizes():
 def test_weights_none_in_the_name_wins():
     # The default, "imagenet", would be refused.
     assert build_backbone("CNN(weights=None)", input_shape=SHAPE).name == "CNN_weights_None"
+
+
+@pytest.mark.parametrize("filter_name", ["bicubic", "lanczos3"])
+def test_resizing_options_in_the_name_are_those_of_build_backbone(images, filter_name):
+    text = f"CNN(resize_to=48, interpolation={filter_name!r}, filters=(4, 8))"
+    given = {"input_shape": (32, 32, 3), "weights": None}
+    built = build_backbone(text, **given)
+    plain = build_backbone("CNN(filters=(4, 8))", resize_to=48, interpolation=filter_name, **given)
+    plain.set_weights(built.get_weights())
+    np.testing.assert_array_equal(built.predict(images, verbose=0), plain.predict(images, verbose=0))
+    bilinear = build_backbone("CNN(filters=(4, 8), resize_to=48)", **given)
+    bilinear.set_weights(built.get_weights())
+    assert np.abs(built.predict(images, verbose=0) - bilinear.predict(images, verbose=0)).max() > 1e-5
+
+
+def test_resizing_options_are_part_of_the_label_and_win_over_arguments():
+    spec = parse_backbone("cnn(resize_to=(8, 12), interpolation='nearest')")
+    assert spec.label == "CNN(interpolation='nearest', resize_to=(8, 12))"
+    built = build_backbone(spec.label, input_shape=SHAPE, resize_to=16, interpolation="bilinear", weights=None)
+    assert built.name == "CNN_interpolation_nearest_resize_to_8_12"
+    resizing = next(layer for layer in built.layers if isinstance(layer, keras.layers.Resizing))
+    assert (resizing.height, resizing.width, resizing.interpolation) == (8, 12, "nearest")
+
+
+def test_resizing_options_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="'bicubc'. Did you mean 'bicubic'"):
+        build_backbone("CNN(resize_to=32, interpolation='bicubc')", input_shape=SHAPE, weights=None)
+    with pytest.raises(ValueError, match="`resize_to` must be one int or .* Received: 'large'"):
+        build_backbone("CNN(resize_to='large')", input_shape=SHAPE, weights=None)
+    with pytest.raises(ValueError, match="which resizes nothing. Add the side, as in resize_to=64"):
+        build_backbone("CNN(interpolation='bicubic')", input_shape=SHAPE, weights=None)
+
+
+def test_a_builder_that_has_such_an_option_itself_gets_it():
+    received = []
+
+    def scaled(input_shape, resize_to=1):
+        received.append(resize_to)
+        return tiny(input_shape)
+
+    register_backbone("Scaled", scaled, preprocessing=None, default_size=16)
+    built = build_backbone("Scaled(resize_to=3)", input_shape=SHAPE)
+    assert received == [3]
+    assert not [layer for layer in built.layers if isinstance(layer, keras.layers.Resizing)]
 
 
 def test_a_registered_backbone_is_one_like_any_other(tmp_path, images):

@@ -1,6 +1,7 @@
 """Keys: what a stored vector depends on besides the image."""
 
 import hashlib
+import inspect
 
 import keras
 import numpy as np
@@ -11,15 +12,20 @@ from ensemble_keras.runs import fingerprint
 def architecture_fingerprint(model):
     """Returns a hex digest of a model's architecture; the names of its layers do not count.
 
-    Keras numbers the layers of a process (`conv2d_7`), so the same network has other names the next time.
+    Keras numbers the layers of a process (`conv2d_7`), so the same network has other names the next time. Of layers
+    that are not Keras' own the source counts, too, where Python has it: an edited `call` leaves the config as it was.
     """
-    return fingerprint(_without_names(keras.saving.serialize_keras_object(model), {}))
+    described = _anonymous_layer(keras.saving.serialize_keras_object(model), "model")
+    sources = _own_sources(model)
+    # Left out where there are none: most networks are made of Keras' layers.
+    return fingerprint({"model": described, "sources": sources} if sources else described)
 
 
 def model_fingerprint(model):
     """Returns a hex digest of a model's architecture and weights."""
     digest = hashlib.blake2b(architecture_fingerprint(model).encode(), digest_size=16)
-    for variable in model.variables:
+    # Not `variables`: those hold the random states of dropout, which differ from process to process.
+    for variable in model.weights:
         digest.update(array_digest(keras.ops.convert_to_numpy(variable)).encode())
     return digest.hexdigest()
 
@@ -51,17 +57,83 @@ def space_key(fingerprint_of_model, *, image_size, image_filter, view=None):
     return fingerprint(described if view is None else {**described, "view": view})
 
 
-def _without_names(config, numbers):
-    """Replaces the names of layers, where they stand alone, by their numbers in order of appearance."""
-    if isinstance(config, dict):
-        if isinstance(config.get("name"), str) and "class_name" not in config:
-            numbers.setdefault(config["name"], f"#{len(numbers)}")
-        return {
-            key: _without_names(value, numbers)
-            for key, value in config.items()
-            # When a model was compiled or built changes nothing in what it computes.
-            if key not in ("compile_config", "build_config", "shared_object_id")
-        }
+def _anonymous_layer(layer, name):
+    """Returns a serialized layer under another name."""
+    named = {**layer, "config": {**layer["config"], "name": name}}
+    return _anonymous({**named, "name": name} if "name" in layer else named)
+
+
+def _anonymous(config):
+    """Replaces the names of layers, where they stand as names, by their places in their model."""
     if isinstance(config, list | tuple):
-        return [_without_names(value, numbers) for value in config]
-    return numbers.get(config, config) if isinstance(config, str) else config
+        return [_anonymous(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    # When a model was compiled or built changes nothing in what it computes.
+    config = {k: v for k, v in config.items() if k not in ("compile_config", "build_config", "shared_object_id")}
+    if _is_layers(config.get("layers")):
+        places = {layer["config"].get("name"): f"#{place}" for place, layer in enumerate(config["layers"])}
+        config["layers"] = [
+            _anonymous_layer(_renamed(layer, places), f"#{place}") for place, layer in enumerate(config["layers"])
+        ]
+        ends = {key: _renamed_ends(config[key], places) for key in ("input_layers", "output_layers") if key in config}
+        return {k: v if k == "layers" else _anonymous(v) for k, v in (config | ends).items()}
+    return {key: _anonymous_layer(v, "layer") if _is_wrapped(v) else _anonymous(v) for key, v in config.items()}
+
+
+def _is_layers(value):
+    """Whether this is the list of a model's layers."""
+    return isinstance(value, list) and all(
+        isinstance(layer, dict) and isinstance(layer.get("config"), dict) for layer in value
+    )
+
+
+def _is_wrapped(value):
+    """Whether this is a layer inside another one; other objects, such as precisions, mean something by a name."""
+    return isinstance(value, dict) and "class_name" in value and "trainable" in (value.get("config") or ())
+
+
+def _renamed(layer, places):
+    """Returns a serialized layer whose calls name the layers before it by their places."""
+    if "inbound_nodes" not in layer:
+        return layer
+    return {**layer, "inbound_nodes": _renamed_history(layer["inbound_nodes"], places)}
+
+
+def _renamed_history(value, places):
+    if isinstance(value, list | tuple):
+        return [_renamed_history(part, places) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "__keras_tensor__":
+        name, *indices = value["config"]["keras_history"]
+        return {**value, "config": {**value["config"], "keras_history": [places[name], *indices]}}
+    return {key: _renamed_history(part, places) for key, part in value.items()}
+
+
+def _renamed_ends(value, places):
+    """Renames `["conv2d_7", 0, 0]`, alone or in lists and dicts."""
+    if isinstance(value, dict):
+        return {key: _renamed_ends(part, places) for key, part in value.items()}
+    if len(value) == 3 and isinstance(value[0], str):
+        return [places[value[0]], *value[1:]]
+    return [_renamed_ends(part, places) for part in value]
+
+
+def _own_sources(model):
+    """Returns the sources of the classes of layers that are not Keras' own, and of functions that layers hold."""
+    layers = model._flatten_layers()
+    found = {kind for layer in layers for kind in type(layer).__mro__}
+    found |= {value for layer in layers for value in vars(layer).values() if inspect.isfunction(value)}
+    # What every Keras model is made of: the backend's classes are among them.
+    found -= set(keras.Model.__mro__)
+    own = [thing for thing in found if str(thing.__module__).partition(".")[0] != "keras"]
+    return sorted(filter(None, map(_source, own)))
+
+
+def _source(thing):
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        # Of a class that was typed into a notebook Python finds the methods alone.
+        return "".join(_source(part) for part in vars(thing).values() if inspect.isfunction(part))

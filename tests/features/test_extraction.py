@@ -1,4 +1,7 @@
+import importlib
 import logging
+import shutil
+import sys
 
 import keras
 import numpy as np
@@ -8,7 +11,7 @@ from PIL import Image
 import ensemble_keras as ek
 from ensemble_keras.data.decoding import BadImagesError
 from ensemble_keras.features import extraction
-from ensemble_keras.features.keys import model_fingerprint
+from ensemble_keras.features.keys import architecture_fingerprint, model_fingerprint
 
 
 def small_backbone(name="small", units=5, seed=0):
@@ -138,6 +141,63 @@ def test_the_fingerprint_knows_weights_and_architecture_and_no_names():
     changed = small_backbone("a")
     changed.layers[1].scale = 1 / 127
     assert model_fingerprint(changed) != base
+
+
+def network(*layers):
+    x = inputs = keras.Input((4, 4, 3))
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def test_a_layer_that_is_named_as_a_value_is_not_taken_for_it():
+    activation = keras.layers.Activation
+    relu, tanh, renamed = (
+        architecture_fingerprint(network(activation(kind, name=name)))
+        for kind, name in [("relu", "relu"), ("tanh", "tanh"), ("relu", "tanh")]
+    )
+    assert relu == renamed
+    assert relu != tanh
+    halves, wholes = (
+        architecture_fingerprint(network(activation("relu", name=policy, dtype=policy)))
+        for policy in ("mixed_float16", "float32")
+    )
+    assert halves != wholes
+
+
+def test_the_fingerprint_knows_which_layer_is_joined_to_which():
+    def joined(swapped, names):
+        inputs = keras.Input((4, 4, 3))
+        shared = keras.Sequential([keras.layers.Rescaling(2, name=names[0])], name=names[1])
+        a, b = shared(inputs), keras.layers.TimeDistributed(keras.layers.Rescaling(3, name=names[2]))(inputs)
+        x = keras.ops.subtract(b, a) if swapped else keras.ops.subtract(a, b)
+        return architecture_fingerprint(keras.Model(inputs, [x, a]))
+
+    assert joined(False, ["a", "b", "c"]) == joined(False, ["x", "a", "subtract"])
+    assert joined(False, ["a", "b", "c"]) != joined(True, ["a", "b", "c"])
+
+
+def test_an_edited_layer_of_ones_own_has_another_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for factor in (2, 2, 3):
+        source = f"class Scaled(keras.layers.Layer):\n    def call(self, x):\n        return x * {factor}\n"
+        (tmp_path / "edited_layer.py").write_text("import keras\n\n" + source)
+        monkeypatch.delitem(sys.modules, "edited_layer", raising=False)
+        importlib.invalidate_caches()
+        found.append(architecture_fingerprint(network(importlib.import_module("edited_layer").Scaled())))
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_fingerprint_is_the_same_after_use_and_needs_no_source():
+    typed = {}
+    exec("import keras\nclass Typed(keras.layers.Layer):\n    def call(self, x):\n        return 2 * x\n", typed)
+    model = network(typed["Typed"](), keras.layers.Flatten())
+    before = model_fingerprint(model)
+    model.predict(np.zeros((2, 4, 4, 3)), verbose=0)
+    model.compile("sgd", "mse")
+    assert model_fingerprint(model) == before
 
 
 def test_memory_that_runs_out_halves_the_batch_and_keeps_the_result(pictures, monkeypatch, caplog):

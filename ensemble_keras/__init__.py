@@ -29,8 +29,12 @@ _HOME = {
     "EnsembleClassifier": "classifier",
     "EvaluationReport": "evaluation.report",
     "plot_augmentation": "evaluation.plots",
+    "ablation": "evaluation.ablation",
     "compare": "measures.significance",
-    "Training": "members.training",
+    "tune_member": "members.tuning",
+    "Training": "members.settings",
+    "FineTuning": "members.settings",
+    "fine_tune": "members.fine_tuning",
 }
 
 __all__ = ["__version__", *_HOME]

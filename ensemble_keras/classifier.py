@@ -20,7 +20,7 @@ from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.members.member import HEADS
 from ensemble_keras.members.out_of_fold import weights_for
-from ensemble_keras.members.training import Training
+from ensemble_keras.members.settings import Training
 from ensemble_keras.runs import Run
 
 

@@ -17,7 +17,8 @@ from ensemble_keras.evaluation.leaderboard import leaderboard, verdict
 from ensemble_keras.features.extraction import extract
 from ensemble_keras.measures.metrics import metric_summary
 from ensemble_keras.members.fitting import fit_frozen_member, fit_trained_member
-from ensemble_keras.members.training import Training, hold_decoded
+from ensemble_keras.members.settings import Training
+from ensemble_keras.members.trainer import hold_decoded
 
 
 @dataclasses.dataclass

@@ -14,6 +14,8 @@ import warnings
 import filelock
 import numpy as np
 
+from ensemble_keras._version import __version__
+
 # In the names of files that are being written: what a kill leaves is known by it.
 _PARTIAL = ".partial"
 # No writer pauses so long.
@@ -120,8 +122,15 @@ class Run:
         result = compute()
         with atomic_path(path) as temporary:
             np.savez(temporary, **result)
+        self.checkpoint(name, depends_on).unlink(missing_ok=True)
         self._journal(unit=name, file=path.name, seconds=round(time.perf_counter() - start, 3))
         return result, True
+
+    def checkpoint(self, name, depends_on):
+        """Returns the path where a unit may keep its state on the way, or `None`; gone once the unit is finished."""
+        if self.directory is None:
+            return None
+        return self._path(name, depends_on).with_suffix(".checkpoint.npz")
 
     def has(self, name, depends_on):
         """Returns whether a unit of work is finished."""
@@ -129,7 +138,9 @@ class Run:
 
     def _path(self, name, depends_on):
         safe_name = "".join(c if c.isalnum() else "_" for c in name)
-        return self.directory / "units" / f"{safe_name}-{fingerprint(depends_on)[:16]}.npz"
+        # Another version may solve or train otherwise.
+        key = fingerprint([__version__, depends_on])[:16]
+        return self.directory / "units" / f"{safe_name}-{key}.npz"
 
     def _compare_settings(self):
         path = self.directory / "run.json"

@@ -155,7 +155,7 @@ def test_members_without_weights_are_trained_end_to_end(data):
     fitted.fit(x, y)
     assert list(fitted.history_) == ["CNN(filters=(8, 16))"]
     history = fitted.history_["CNN(filters=(8, 16))"]
-    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", "val_auc"}
     assert len(history["loss"]) == 2
     assert fitted.card_["members"][0]["trained"] == "end to end"
     assert fitted.out_of_fold_.shape == (60, 2, 3)
@@ -239,12 +239,12 @@ def test_a_run_that_is_started_again_computes_nothing(data, tmp_path, monkeypatc
     x, y = data
     arguments = {"backbones": ["CNN(filters=(8, 16))", random_backbone("a")], "training": SHORT}
     first = classifier(directory=tmp_path / "run", **arguments).fit(x, y)
-    from ensemble_keras.members import fitting
+    from ensemble_keras.members import fitting, trainer
 
     def refuse(*_, **__):
         raise AssertionError("was finished already")
 
-    monkeypatch.setattr(fitting, "train_member", refuse)
+    monkeypatch.setattr(trainer, "train", refuse)
     monkeypatch.setattr(fitting, "solve_linear_head", refuse)
     again = classifier(directory=tmp_path / "run", **arguments).fit(x, y)
     np.testing.assert_array_equal(first.predict_proba(x), again.predict_proba(x))

@@ -6,12 +6,13 @@ import time
 import keras
 import numpy as np
 
-from ensemble_keras import memory
+from ensemble_keras.data.splits import make_folds
 from ensemble_keras.features.extraction import predict
-from ensemble_keras.features.keys import architecture_fingerprint, array_digest
+from ensemble_keras.features.keys import architecture_fingerprint, array_digest, model_fingerprint
 from ensemble_keras.members.heads import solve_linear_head
+from ensemble_keras.members.initialisation import reinitialised, set_state
 from ensemble_keras.members.member import build_member, set_head
-from ensemble_keras.members.training import inner_split, reinitialised, set_state, train_member
+from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, solve_head, weight_arrays, weights_of
 
 
 @dataclasses.dataclass
@@ -82,6 +83,7 @@ def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="lin
         "y": array_digest(y),
         "folds": array_digest(folds),
         "head": head,
+        "num_classes": num_classes,
     }
     depends_on |= {"class_weight": class_weight, "seed": seed if head == "mlp" else None}
     result, _ = run.unit(f"{name} head", depends_on, fit)
@@ -111,62 +113,88 @@ def fit_trained_member(
     settings,
     *,
     num_classes,
+    features=None,
     validation=None,
     seed=0,
     class_weight=None,
+    augmentation=None,
+    sampling=None,
+    head="linear",
+    refit=True,
+    devices=None,
     with_features=False,
     run,
     verbose=1,
 ):
-    """Trains a backbone and its head end to end: once per fold for honest predictions, then on all images.
+    """Trains a backbone and its head once per fold for honest predictions, then makes one member of it.
 
-    The last training runs for the mean of the folds' best epochs, so that no image is kept from it.
+    From random weights, or, where `features` are given, from pretrained ones: then each training starts from a head
+    solved on the features of its own training images, and keeps it where no epoch is better.
 
     Args:
         name: String, the member's name.
-        trunk: `keras.Model`, the backbone; its weights are drawn anew from `seed` for each training.
+        trunk: `keras.Model`, the backbone. From scratch its weights are drawn anew for each training.
         dataset: An `ImageDataset` with labels `0 … num_classes − 1`.
         folds: Int array `(n,)`, the fold that holds each image out.
-        settings: A `Training`.
+        settings: A `Training`; a `FineTuning` where `features` are given.
         num_classes: Int.
+        features: `(n, d)` of the frozen backbone, or `None`: it is trained from random weights.
         validation: An `ImageDataset` for early stopping, or `None`: a part of each fold's training images.
         seed: Int.
-        class_weight: Array `(num_classes,)` or `None`.
+        class_weight: List of `num_classes` floats, or `None`.
+        augmentation: As in `build_augmentation`.
+        sampling: `None`, `"over"` or `"under"`.
+        head: `"linear"` or `"mlp"`, of a pretrained backbone.
+        refit: Whether the member is trained once more on all images, for the mean of the folds' best epochs; else it
+            is the average of the folds' networks, and costs as many times more to run.
+        devices: As in `fine_tune`.
         with_features: Whether a combiner needs the members' features.
-        run: The `Run` that keeps each training's result.
+        run: The `Run` that keeps each training's result, and its state after every epoch.
         verbose: 0 shows no progress.
 
     Returns:
         A `FittedMember`.
+
+    Raises:
+        ValueError: If a combiner needs features and `refit` is false: the folds' networks have different ones.
     """
     start = time.perf_counter()
-    template = build_member(trunk, num_classes, name=trunk.name)
+    if with_features and not refit:
+        raise ValueError("A combiner that takes features needs members of one network each: `refit=True`.")
+    template = build_member(trunk, num_classes, name=trunk.name, head=head if features is not None else "linear")
+    options = {"class_weight": class_weight, "augmentation": augmentation, "sampling": sampling, "devices": devices}
+    trainer = Trainer(template, settings, **options, seed=seed, verbose=verbose)
     depends_on = {
-        "architecture": architecture_fingerprint(template),
+        "model": architecture_fingerprint(template) if features is None else model_fingerprint(trunk),
+        "head": head if features is not None else "linear",
         "data": dataset.fingerprint(),
         "folds": array_digest(folds),
         "validation": validation and validation.fingerprint(),
-        "settings": dataclasses.asdict(settings),
         "seed": seed,
-        "class_weight": class_weight,
+        **trainer.depends_on(),
     }
     # A run that kept the features, too, has all that one without them needs.
-    with_features = with_features or run.has(f"{name} fold {folds[0]}", {**depends_on, "with_features": True})
-    depends_on["with_features"] = with_features
-    unit = _TrainingUnit(name, template, dataset, settings, validation, seed, class_weight, with_features, verbose)
-    results = []
-    for fold in np.unique(folds):
-        results.append(run.unit(f"{name} fold {fold}", depends_on, lambda fold=fold: unit.fold(folds, fold))[0])
-    epochs = max(1, round(float(np.mean([result["best_epoch"] for result in results]))))
-    final, _ = run.unit(f"{name} final", {**depends_on, "epochs": epochs}, lambda: unit.final(epochs))
-    template.set_weights([final[f"weight_{i}"] for i in range(_count(final, "weight_"))])
+    first_fold = f"{name} fold {folds.min()}"
+    with_features = with_features or run.has(first_fold, {**depends_on, "with_features": True, "refit": refit})
+    depends_on |= {"with_features": with_features, "refit": refit}
+    unit = _TrainingUnit(name, trainer, dataset, folds, features, validation, seed, with_features, run, depends_on)
+    results = [unit.fold(fold, keep_weights=not refit) for fold in np.unique(folds)]
+    epochs = round(float(np.mean([result["best_epoch"] for result in results])))
+    if features is None:
+        epochs = max(1, epochs)
+    if refit:
+        final = unit.final(epochs)
+        template.set_weights(weights_of(final))
+        model, last = template, [final]
+    else:
+        model, last = _average_of(template, [weights_of(result) for result in results]), []
     out_of_fold = np.empty((len(dataset), num_classes), "float32")
     for fold, result in zip(np.unique(folds), results, strict=True):
         out_of_fold[folds == fold] = result["out_of_fold"]
-    notes = [str(result["note"]) for result in (*results, final) if str(result["note"])]
+    notes = [str(result["note"]) for result in (*results, *last) if str(result["note"])]
     return FittedMember(
         name=name,
-        model=template,
+        model=model,
         out_of_fold=out_of_fold,
         features=np.stack([r["features"] for r in results]) if with_features else None,
         final_features=final["features"] if with_features else None,
@@ -174,68 +202,110 @@ def fit_trained_member(
         history=_history(results[0]),
         seconds=time.perf_counter() - start,
         note="; ".join(dict.fromkeys(notes)),
-        details={"head": "linear", "trained": "end to end", "epochs": epochs},
+        details={
+            "head": depends_on["head"],
+            "trained": "end to end" if features is None else "fine-tuned",
+            "epochs": epochs,
+            "refit": refit,
+        },
     )
 
 
 @dataclasses.dataclass
 class _TrainingUnit:
-    """The trainings of a member, with one compiled model; the result of each is a dict of arrays."""
+    """The trainings of a member with one network; the result of each is a dict of arrays."""
 
     name: str
-    template: keras.Model
+    trainer: Trainer
     dataset: object
-    settings: object
+    folds: np.ndarray
+    features: np.ndarray | None
     validation: object
     seed: int
-    class_weight: object
     with_features: bool
-    verbose: int
-    model: keras.Model | None = None
+    run: object
+    depends_on: dict
 
-    def fold(self, folds, fold):
-        held_out = folds == fold
-        rest = self.dataset[np.flatnonzero(~held_out)]
+    def __post_init__(self):
+        self._start = [keras.ops.convert_to_numpy(variable) for variable in self.trainer.network.variables]
+
+    def fold(self, fold, *, keep_weights):
+        rest = np.flatnonzero(self.folds != fold)
         seed = self._seed(int(fold))
-        train, validation = (rest, self.validation) if self.validation else inner_split(rest, self.settings, seed)
-        name = f"{self.name}, fold {fold + 1} of {folds.max() + 1}"
-        model, result = self._train(train, validation, seed, None, name)
-        held = self.dataset[np.flatnonzero(held_out)]
-        return {"out_of_fold": predict(model, held, verbose=0), **self._result(model, result)}
+        unit = f"{self.name} fold {fold}"
+
+        def compute():
+            rows, validation = rest, self.validation
+            if validation is None:
+                kept, held = inner_split(self.dataset[rest], self.trainer.settings, seed)
+                rows, validation = rest[kept], self.dataset[rest[held]] if len(held) else None
+            self.trainer.name = f"{self.name}, fold {fold + 1} of {self.folds.max() + 1}"
+            arrays = self._train(rows, validation, seed, None, self.run.checkpoint(unit, self.depends_on))
+            held_out = self.dataset[np.flatnonzero(self.folds == fold)]
+            arrays["out_of_fold"] = predict(self.trainer.network, held_out, verbose=0)
+            return arrays | (weight_arrays(self.trainer.network) if keep_weights else {})
+
+        return self.run.unit(unit, self.depends_on, compute)[0]
 
     def final(self, epochs):
-        model, result = self._train(self.dataset, None, self._seed(-1), epochs, f"{self.name}, all images")
-        weights = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
-        return {**weights, **self._result(model, result)}
+        unit, depends_on = f"{self.name} final", {**self.depends_on, "epochs": epochs}
+
+        def compute():
+            self.trainer.name = f"{self.name}, all images"
+            rows, checkpoint = np.arange(len(self.dataset)), self.run.checkpoint(unit, depends_on)
+            arrays = self._train(rows, None, self._seed(-1), epochs, checkpoint)
+            return arrays | weight_arrays(self.trainer.network)
+
+        return self.run.unit(unit, depends_on, compute)[0]
 
     def _seed(self, number):
         # By name, not by position: another member in the list changes nothing here.
         entropy = [self.seed, number + 1, *self.name.encode()]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
-    def _train(self, train, validation, seed, epochs, name):
-        weights = None if self.class_weight is None else dict(enumerate(self.class_weight))
-
-        def step(batch_size):
-            fresh = reinitialised(self.template, seed)
-            if self.model is None:
-                self.model = fresh
-            else:
-                set_state(self.model, fresh)
-            settings = dataclasses.replace(self.settings, batch_size=batch_size)
-            arguments = {"seed": seed, "epochs": epochs, "class_weight": weights, "name": name}
-            result = train_member(self.model, train, validation, settings, verbose=self.verbose, **arguments)
-            return self.model, result
-
-        return memory.with_smaller_batches(step, self.settings.batch_size, name=self.name)[0]
-
-    def _result(self, model, result):
-        arrays = {"best_epoch": np.int64(result.best_epoch), "note": np.str_(result.note)}
-        arrays |= {f"history_{key}": np.asarray(values) for key, values in result.history.items()}
+    def _train(self, rows, validation, seed, epochs, checkpoint):
+        network = self.trainer.network
+        if self.features is None:
+            set_state(network, reinitialised(network, seed))
+        else:
+            for variable, value in zip(network.variables, self._start, strict=True):
+                variable.assign(value)
+            y, weights = self.dataset.labels[rows], self.trainer.class_weight
+            solve_head(network, self.features[rows], y, self._folds_of(rows), class_weight=weights, seed=seed)
+        arguments = {"seed": seed, "epochs": epochs, "checkpoint": checkpoint}
+        arrays = result_arrays(self.trainer.run(self.dataset[rows], validation, **arguments))
         if self.with_features:
-            trunk = keras.Model(model.inputs, model.get_layer("features").output)
+            trunk = keras.Model(network.inputs, network.get_layer("features").output)
             arrays["features"] = predict(trunk, self.dataset, verbose=0)
         return arrays
+
+    def _folds_of(self, rows):
+        """Folds of training images, by which a head's strength is chosen; halves where two folds leave but one."""
+        folds = self.folds[rows]
+        if len(np.unique(folds)) > 1:
+            return folds
+        groups, labels = self.dataset.groups, self.dataset.labels[rows]
+        digests = self.dataset.digests()
+        return make_folds(
+            labels,
+            groups=None if groups is None else groups[rows],
+            digests=[digests[row] for row in rows],
+            cv=2,
+            seed=self.seed,
+        )
+
+
+def _average_of(template, weights):
+    """Returns one model that averages the probabilities of the folds' networks."""
+    networks = []
+    for number, values in enumerate(weights, start=1):
+        network = keras.models.clone_model(template)
+        network.name = f"{template.name}_fold_{number}"
+        network.set_weights(values)
+        networks.append(network)
+    images = keras.Input(template.input_shape[1:], name="images")
+    outputs = keras.layers.Average(name="predictions")([network(images) for network in networks])
+    return keras.Model(images, outputs, name=template.name)
 
 
 def _head_arrays(layers):

@@ -2,7 +2,7 @@
 
 import keras
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_choice, check_image_size
 from ensemble_keras.backbones.registry import backbone_label, build_backbone, default_size, layer_name
 
 HEADS = {"linear": (), "mlp": (256,)}
@@ -44,8 +44,10 @@ def build_member(
     if not 0 <= dropout < 1:
         raise ValueError(f"`dropout` must be in [0, 1). Received: {dropout}.")
     units = HEADS[check_choice("head", head, HEADS)]
-    size = default_size(backbone) if image_size is None else image_size
-    height, width = (size, size) if isinstance(size, int) else size
+    own_size = isinstance(backbone, keras.Model) and None not in backbone.input_shape[1:3]
+    if image_size is None:
+        image_size = backbone.input_shape[1:3] if own_size else default_size(backbone)
+    height, width = check_image_size(image_size)
     trunk = build_backbone(backbone, input_shape=(height, width, 3), weights=weights)
     inputs = keras.Input((height, width, 3), name="images")
     x = keras.layers.Identity(name="features")(trunk(inputs))
@@ -61,6 +63,22 @@ def build_member(
 def backbone_of(member):
     """Returns the backbone of a member made by `build_member`."""
     return next(layer for layer in member.layers if isinstance(layer, keras.Model))
+
+
+def is_member(model):
+    """Returns whether a model is built as by `build_member`: one backbone, features, a head of dense layers."""
+    names = [layer.name for layer in model.layers]
+    if "features" not in names or names[-1] != "predictions":
+        return False
+    place = names.index("features")
+    backbones = [layer for layer in model.layers[:place] if isinstance(layer, keras.Model)]
+    head = model.layers[place + 1 :]
+    return len(backbones) == 1 and all(isinstance(layer, keras.layers.Dense | keras.layers.Dropout) for layer in head)
+
+
+def hidden_units(member):
+    """Returns the hidden units of each layer of a member's head, a tuple of ints."""
+    return tuple(layer.units for layer in member.layers[:-1] if isinstance(layer, keras.layers.Dense))
 
 
 def set_head(member, layers):

@@ -13,7 +13,8 @@ from ensemble_keras.data.labels import class_weights, with_class_indices
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.features.extraction import extract_features
 from ensemble_keras.members.fitting import fit_frozen_member, fit_trained_member
-from ensemble_keras.members.training import Training, hold_decoded
+from ensemble_keras.members.settings import Training
+from ensemble_keras.members.trainer import hold_decoded
 
 
 def out_of_fold_predictions(

@@ -1,51 +1,23 @@
-"""Training: fits a member end to end by gradient descent, stops early, keeps the best weights."""
+"""Training: fits a network by gradient descent, stops early, keeps the best weights, goes on after a kill."""
 
+import contextlib
 import dataclasses
 
 import keras
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from ensemble_keras._progress import progress_bar
 from ensemble_keras._terminal import without_retracing_warnings
-from ensemble_keras.data.dataset import ImageDataset
-from ensemble_keras.data.splits import train_test_indices
+from ensemble_keras.data.batches import ImageBatches
+from ensemble_keras.devices import supports_bfloat16, with_precision
+from ensemble_keras.features.extraction import predict
+from ensemble_keras.measures.metrics import check_probabilities
+from ensemble_keras.members.checkpoint import Checkpoint
+from ensemble_keras.members.optimizers import build_optimizer
 
-# Images are held decoded up to this size, so that a small set is decoded once and a large one needs no memory.
-_HELD_BYTES = 512 * 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How a member without pretrained weights is trained: AdamW with a cosine schedule, early stopping.
-
-    Attributes:
-        epochs: Int, the most passes over the training images; the learning rate falls to 0 over them.
-        batch_size: Int, images per step; halved, and said once, where memory runs out.
-        learning_rate: Float, of AdamW (Loshchilov & Hutter, 2019), at the start.
-        weight_decay: Float, of AdamW.
-        patience: Int, epochs without a better validation loss after which training stops.
-        validation_split: Float in (0, 1): share of the training images, stratified, that early stopping looks at
-            where no validation data are given. Never the images of the held-out fold.
-    """
-
-    epochs: int = 50
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    patience: int = 10
-    validation_split: float = 0.1
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {getattr(self, name)}.")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                "`learning_rate` must be above 0 and `weight_decay` at least 0. "
-                f"Received: {self.learning_rate} and {self.weight_decay}."
-            )
-        if not 0 < self.validation_split < 1:
-            raise ValueError(f"`validation_split` must be between 0 and 1. Received: {self.validation_split}.")
+# What is smaller in a better model.
+_LOWER_IS_BETTER = {"val_loss": True, "val_accuracy": False, "val_auc": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,155 +25,292 @@ class TrainingResult:
     """What training gave.
 
     Attributes:
-        history: Dict from `"loss"`, `"accuracy"`, `"val_loss"`, `"val_accuracy"` to a list of floats, one an epoch.
-        best_epoch: Int, the epoch (from 1) whose weights the model has now; 0 where there was none to keep.
+        history: Dict from `"loss"`, `"accuracy"`, `"val_loss"`, `"val_accuracy"`, `"val_auc"` to a list of floats,
+            one an epoch.
+        best_epoch: Int, the epoch (from 1) whose weights the model has now; 0 for those it started with.
+        start: Dict of the validation figures before the first epoch, or empty.
         note: String, what a reader must know (`"loss became NaN in epoch 3"`), or `""`.
     """
 
     history: dict
     best_epoch: int
+    start: dict
     note: str
 
 
-def train_member(model, images, validation, settings, *, seed, epochs=None, class_weight=None, name=None, verbose=1):
-    """Trains a model in place and leaves it with its best weights.
+class Trainee(keras.Model):
+    """A network in training: augments images and labels, predicts, and takes the loss.
 
-    A model that was trained before is not compiled again, only its optimizer starts anew: compiling takes longer than
-    an epoch of a small network.
+    All of it is one graph. The network knows nothing of augmentation and loss, so it stays what it will be saved as.
 
     Args:
-        model: A `keras.Model` from images to class probabilities.
-        images: An `ImageDataset` with labels `0 … num_classes − 1`.
-        validation: An `ImageDataset` for early stopping, or `None`: then all epochs are run.
+        network: A `keras.Model` from images (or activations) to class probabilities; trained in place.
         settings: A `Training`.
-        seed: Int. The order of the images is a function of it and the epoch.
+        augmentation: Layer from a dict of `"images"` and one-hot `"labels"` to such a dict, or `None`.
+        class_weight: Sequence of `num_classes` floats, or `None`.
+    """
+
+    def __init__(self, network, settings, *, augmentation=None, class_weight=None):
+        super().__init__(name=f"training_{network.name}")
+        self.network, self.augmentation, self.settings = network, augmentation, settings
+        self.num_classes = max(network.output_shape[-1], 2)
+        self.class_weight = None if class_weight is None else np.asarray(class_weight, "float32")
+        losses = {
+            "crossentropy": keras.losses.CategoricalCrossentropy,
+            # Its alpha would only scale the loss: weights of classes have an argument of their own.
+            "focal": lambda **options: keras.losses.CategoricalFocalCrossentropy(alpha=1.0, **options),
+        }
+        self.loss_of_rows = losses[settings.loss](label_smoothing=settings.label_smoothing, reduction=None)
+        self._initial_state = None
+
+    def call(self, inputs, training=False):
+        """Returns the probabilities, and the labels that belong to them (mixed ones after MixUp)."""
+        images = keras.ops.cast(inputs["images"], "float32")
+        labels = keras.ops.one_hot(inputs["labels"], self.num_classes, dtype="float32")
+        if training and self.augmentation is not None:
+            mixed = self.augmentation({"images": images, "labels": labels}, training=True)
+            images, labels = mixed["images"], mixed["labels"]
+        predictions = self.network(images, training=training)
+        if predictions.shape[-1] == 1:  # one sigmoid unit
+            predictions = keras.ops.concatenate([1 - predictions, predictions], axis=-1)
+        return {"predictions": predictions, "labels": labels}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Returns the mean loss of the batch, by the weights of the classes, and what the layers add to it."""
+        labels = y_pred["labels"]
+        losses = self.loss_of_rows(labels, y_pred["predictions"])
+        if self.class_weight is not None:
+            losses = losses * keras.ops.matmul(labels, self.class_weight[:, None])[:, 0]
+        return keras.ops.mean(losses) + sum(self.losses)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Counts the accuracy."""
+        return super().compute_metrics(x, y, y_pred["predictions"], sample_weight)
+
+    def restart(self, steps_per_epoch, rates=None):
+        """Makes optimizer and augmentation as they were before any step; compiles the first time only."""
+        if self._initial_state is None:
+            variables = self.trainable_variables
+            optimizer = build_optimizer(self.settings, variables, steps_per_epoch=steps_per_epoch, rates=rates)
+            self.compile(optimizer=optimizer, metrics=["accuracy"], jit_compile=self.settings.jit_compile)
+            values = [keras.ops.convert_to_numpy(variable) for variable in self._own_variables()]
+            self._initial_state = [value.copy() if value.any() else None for value in values]
+            return
+        for variable, value in zip(self._own_variables(), self._initial_state, strict=True):
+            variable.assign(np.zeros(variable.shape, variable.dtype) if value is None else value)
+
+    def _own_variables(self):
+        return [*self.optimizer.variables, *(self.augmentation.variables if self.augmentation is not None else [])]
+
+
+def train(
+    trainee,
+    images,
+    validation,
+    *,
+    seed,
+    epochs=None,
+    rates=None,
+    keep_start=False,
+    checkpoint=None,
+    callbacks=(),
+    name=None,
+    verbose=1,
+):
+    """Trains a network in place and leaves it with its best weights.
+
+    The order of the images is a function of the seed and the epoch, so training that goes on after a kill sees what
+    it would have seen. A trainee may be trained again and again: every time from its network's present weights.
+
+    Args:
+        trainee: A `Trainee`.
+        images: An `ImageDataset` with labels `0 … num_classes − 1`, or anything with its `load` and `labels`.
+        validation: Such data for early stopping, or `None`: then all epochs are run and the last is the best.
+        seed: Int.
         epochs: Int, to stop after so many epochs of the schedule. Defaults to all.
-        class_weight: Dict from class index to weight of its images, or `None`.
-        name: String, what the progress bar shows. Defaults to the model's name.
+        rates: Dict from a variable's path to the factor of its learning rate.
+        keep_start: Whether the weights at the start count as epoch 0, to be kept where no epoch is better.
+        checkpoint: Path of the file that keeps the state after each epoch, or `None`.
+        callbacks: `keras.callbacks.Callback`s of the user's. Their logs hold the validation figures, too.
+        name: String, what the progress bar shows. Defaults to the network's name.
         verbose: 0 shows no progress.
 
     Returns:
         A `TrainingResult`.
     """
-    size = model.input_shape[1:3]
-    if not model.compiled:
-        model.compile(
-            optimizer=keras.optimizers.AdamW(weight_decay=settings.weight_decay),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-        )
-    for variable in model.optimizer.variables:
-        variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
-    best = _BestWeights(settings.patience, watched="loss" if validation is None else "val_loss")
+    settings, network = trainee.settings, trainee.network
     epochs = settings.epochs if epochs is None else epochs
+    batches = _Labelled(images, network.input_shape[1:3], settings.batch_size, seed)
+    trainee.restart(len(batches), rates)
+    watch = _Watch(settings, _validator(network, validation, trainee.class_weight), trainee.optimizer, keep_start)
+    kept = Checkpoint(checkpoint, trainee, watch)
     with (
-        progress_bar(f"Training {name or model.name}", epochs, unit="epochs", verbose=verbose) as advance,
+        progress_bar(f"Training {name or network.name}", epochs, unit="epochs", verbose=verbose) as advance,
         without_retracing_warnings(),
+        _precision(network, settings),
     ):
-        history = model.fit(
-            images.batches(image_size=size, batch_size=settings.batch_size, shuffle=True, seed=seed),
-            validation_data=validation and validation.batches(image_size=size, batch_size=settings.batch_size),
-            epochs=epochs,
-            class_weight=class_weight,
-            callbacks=[
-                best,
-                keras.callbacks.LearningRateScheduler(lambda epoch: _cosine(settings, epoch)),
-                keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: advance()),
-            ],
-            # The batches shuffle themselves; Keras would use the global random state.
-            shuffle=False,
-            verbose=0,
-        ).history
-    curves = {key: [float(value) for value in values] for key, values in history.items() if key != "learning_rate"}
-    return TrainingResult(curves, best.epoch, best.note)
+        batches.epoch = first = kept.restore()
+        advance(first)
+        if first < epochs and not watch.finished:
+            trainee.fit(
+                batches,
+                epochs=epochs,
+                initial_epoch=first,
+                callbacks=[
+                    watch,
+                    kept,
+                    keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: advance()),
+                    *callbacks,
+                ],
+                # The batches shuffle themselves; Keras would use the global random state.
+                shuffle=False,
+                verbose=0,
+            )
+    network.set_weights(watch.weights)
+    return TrainingResult(watch.history, watch.best_epoch, watch.start, watch.note or _kept_start(watch, settings))
 
 
-def _cosine(settings, epoch):
-    """Learning rate of an epoch, from 0: half a cosine (Loshchilov & Hutter, 2017, without restarts)."""
-    return settings.learning_rate * 0.5 * (1 + np.cos(np.pi * epoch / settings.epochs))
+def _kept_start(watch, settings):
+    """Says that no epoch was better than the start, where that is so."""
+    if watch.best_epoch or not watch.history:
+        return ""
+    values, best = watch.history[settings.monitor], min if _LOWER_IS_BETTER[settings.monitor] else max
+    return (
+        f"fine-tuning did not beat its start ({settings.monitor} {watch.best:.4g} at the start, {best(values):.4g} "
+        "in its best epoch): the start is kept"
+    )
 
 
-class _BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch, stops when patience is over or the loss is no number.
+class _Labelled(keras.utils.PyDataset):
+    """Batches `({"images", "labels"}, labels)`, all of one size, since every other one would be compiled anew.
+
+    The few images that are left over come in another epoch.
+    """
+
+    def __init__(self, images, image_size, batch_size, seed):
+        super().__init__()
+        steps = -(-len(images.labels) // batch_size)
+        size = len(images.labels) // steps
+        self._steps = steps
+        self._batches = ImageBatches(images, image_size=image_size, batch_size=size, shuffle=True, seed=seed)
+
+    def __len__(self):
+        return self._steps
+
+    def __getitem__(self, index):
+        images, labels = self._batches[index]
+        return {"images": images, "labels": labels}, labels
+
+    @property
+    def epoch(self):
+        return self._batches.epoch
+
+    @epoch.setter
+    def epoch(self, epoch):
+        self._batches.epoch = epoch
+
+    def on_epoch_begin(self):
+        self._batches.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._batches.on_epoch_end()
+
+
+class _Watch(keras.callbacks.Callback):
+    """Validates after each epoch, keeps the best weights, stops when patience is over or the loss is no number.
 
     Keras' own EarlyStopping and TerminateOnNaN do not work together: the one keeps weights by a validation loss
     that the other never lets it see. Without validation data the last epoch is the best one.
     """
 
-    def __init__(self, patience, watched):
+    def __init__(self, settings, validate, optimizer, keep_start):
         super().__init__()
-        self._patience, self._watched = patience, watched
-        self.epoch, self.note, self._lowest, self._weights = 0, "", np.inf, None
+        self._settings, self._validate, self._keep_start = settings, validate, keep_start
+        self._average = keras.callbacks.SwapEMAWeights() if getattr(optimizer, "use_ema", False) else None
+        self.history, self.start, self.note = {}, {}, ""
+        self.best_epoch, self.best, self.weights, self.finished = 0, None, None, False
+
+    def on_train_begin(self, logs=None):
+        if self.weights is not None:
+            return  # restored
+        self.weights = self.model.network.get_weights()
+        if self._keep_start and self._validate is not None:
+            self.start = self._validate()
+            self.best = self.start[self._settings.monitor]
 
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
-        value = logs[self._watched]
+        with self._averaged(self.model):
+            if np.isfinite(logs["loss"]) and self._validate is not None:
+                # The user's callbacks, which come after, see them as Keras' own.
+                logs.update(self._validate())
+            self._judge(epoch + 1, logs)
+        for key, value in logs.items():
+            self.history.setdefault(key, []).append(float(value))
+        self.model.stop_training = self.finished
+
+    def _judge(self, epoch, logs):
+        monitor = self._settings.monitor
+        value = logs.get(monitor if self._validate is not None else "loss", np.nan)
         if not (np.isfinite(value) and np.isfinite(logs["loss"])):
-            self.note = f"loss became NaN in epoch {epoch + 1}: weights of epoch {self.epoch} kept"
-            self.model.stop_training = True
-        elif self._watched == "loss" or value < self._lowest:
-            self.epoch, self._lowest, self._weights = epoch + 1, value, self.model.get_weights()
-        elif epoch + 1 - self.epoch >= self._patience:
-            self.model.stop_training = True
+            self.note = f"loss became NaN in epoch {epoch}: weights of epoch {self.best_epoch} kept"
+            self.finished = True
+        elif self._validate is None or self.best is None or self._is_better(value):
+            self.best_epoch, self.best, self.weights = epoch, value, self.model.network.get_weights()
+        elif epoch - self.best_epoch >= self._settings.patience:
+            self.finished = True
 
-    def on_train_begin(self, logs=None):
-        self._weights = self.model.get_weights()
+    def _is_better(self, value):
+        return value < self.best if _LOWER_IS_BETTER[self._settings.monitor] else value > self.best
 
-    def on_train_end(self, logs=None):
-        self.model.set_weights(self._weights)
+    @contextlib.contextmanager
+    def _averaged(self, model):
+        """Puts the averaged weights into the model while the block runs, where there are any.
 
-
-def hold_decoded(dataset, image_size):
-    """Returns the dataset with its images decoded and in memory where they are small enough, else as it is."""
-    if len(dataset) * image_size[0] * image_size[1] * 3 > _HELD_BYTES:
-        return dataset
-    pixels = dataset.load(image_size=image_size)
-    return ImageDataset.from_arrays(pixels, dataset.labels, class_names=dataset.class_names, groups=dataset.groups)
-
-
-def inner_split(dataset, settings, seed):
-    """Returns training and validation parts for early stopping: stratified, groups and duplicates together.
-
-    The validation part is `None` where there are too few images or groups to keep some apart.
-    """
-    rest, held = train_test_indices(
-        dataset.labels,
-        groups=dataset.groups,
-        digests=dataset.digests(),
-        test_size=settings.validation_split,
-        seed=seed,
-        every_class=False,
-    )
-    return dataset[rest], dataset[held] if len(held) else None
+        Reading `self.model`, the caller has brought the values of a compiled epoch back into the variables (JAX).
+        """
+        if self._average is None:
+            yield
+            return
+        self._average.set_model(model)
+        self._average.on_test_begin()
+        try:
+            yield
+        finally:
+            self._average.on_test_end()
 
 
-def reinitialised(model, seed):
-    """Returns a copy of a model with new random weights that depend on `seed` alone.
+def _validator(network, data, class_weight):
+    """Returns a function that gives the validation figures, or `None` where there is nothing to validate on."""
+    if data is None:
+        return None
+    labels = np.asarray(data.labels)
+    weights = None if class_weight is None else class_weight[labels]
 
-    Every initializer and dropout layer gets a seed of its own, so the user's global random state is neither read
-    nor changed.
-    """
-    seeds = np.random.default_rng(seed)
-
-    def clone(layer):
-        return layer.__class__.from_config(_seeded(layer.get_config(), seeds))
-
-    return keras.models.clone_model(model, clone_function=clone, recursive=True)
-
-
-def set_state(model, other):
-    """Gives a model all state of an equal one: weights, and the random state of its dropout."""
-    for variable, value in zip(model.variables, other.variables, strict=True):
-        variable.assign(value)
-
-
-def _seeded(config, seeds):
-    if isinstance(config, dict):
+    def validate():
+        p = data.predict(network) if hasattr(data, "predict") else predict(network, data, verbose=0)
+        if not np.isfinite(p).all():
+            return dict.fromkeys(_LOWER_IS_BETTER, np.nan)
+        p = check_probabilities(p)
+        chosen = np.clip(p[np.arange(len(labels)), labels], 1e-7, 1)
         return {
-            key: int(seeds.integers(2**31)) if key == "seed" else _seeded(value, seeds)
-            for key, value in config.items()
+            "val_loss": float(np.average(-np.log(chosen), weights=weights)),
+            "val_accuracy": float(np.mean(p.argmax(axis=1) == labels)),
+            "val_auc": _mean_auc(labels, p),
         }
-    return [_seeded(value, seeds) for value in config] if isinstance(config, list) else config
+
+    return validate
+
+
+def _mean_auc(labels, p):
+    """ROC AUC of each class that is there against the rest, their mean."""
+    present = np.unique(labels)
+    return float(np.mean([roc_auc_score(labels == k, p[:, k]) for k in present])) if len(present) > 1 else np.nan
+
+
+def _precision(network, settings):
+    mixed = supports_bfloat16() if settings.mixed_precision is None else settings.mixed_precision
+    return with_precision(network, "mixed_bfloat16") if mixed else contextlib.nullcontext()

@@ -6,7 +6,9 @@ import pytest
 from synthetic import pictures, random_backbone
 
 import ensemble_keras as ek
-from ensemble_keras.members import training
+from ensemble_keras.members import trainer
+from ensemble_keras.members.initialisation import reinitialised
+from ensemble_keras.members.trainer import Trainer
 
 
 def member(name="m"):
@@ -25,9 +27,9 @@ def datasets():
 
 
 def test_training_learns_and_records_curves(datasets):
-    model = training.reinitialised(member(), seed=0)
+    model = reinitialised(member(), seed=0)
     settings = ek.Training(epochs=8, learning_rate=0.01, batch_size=16)
-    result = training.train_member(model, *datasets, settings, seed=0, verbose=0)
+    result = Trainer(model, settings, verbose=0).run(*datasets, seed=0)
     assert {len(values) for values in result.history.values()} == {8}
     assert result.history["loss"][-1] < result.history["loss"][0] / 2
     assert result.note == ""
@@ -35,9 +37,9 @@ def test_training_learns_and_records_curves(datasets):
 
 def test_the_best_weights_are_kept_not_the_last(datasets):
     train, validation = datasets
-    model = training.reinitialised(member(), seed=0)
+    model = reinitialised(member(), seed=0)
     settings = ek.Training(epochs=12, learning_rate=0.05, batch_size=16)
-    result = training.train_member(model, train, validation, settings, seed=0, verbose=0)
+    result = Trainer(model, settings, verbose=0).run(train, validation, seed=0)
     losses = result.history["val_loss"]
     assert result.best_epoch == np.argmin(losses) + 1
     p = model.predict(validation.load(image_size=16), verbose=0)
@@ -48,30 +50,30 @@ def test_the_best_weights_are_kept_not_the_last(datasets):
 def test_training_stops_when_patience_is_over(datasets):
     train, validation = datasets
     wrong = validation.with_labels((validation.labels + 1) % 3)  # it gets worse with every epoch
-    model = training.reinitialised(member(), seed=0)
+    model = reinitialised(member(), seed=0)
     settings = ek.Training(epochs=30, patience=2, learning_rate=0.01, batch_size=16)
-    result = training.train_member(model, train, wrong, settings, seed=0, verbose=0)
+    result = Trainer(model, settings, verbose=0).run(train, wrong, seed=0)
     assert len(result.history["loss"]) == result.best_epoch + 2 < 30
 
 
 def test_without_validation_data_all_epochs_are_run_and_the_last_is_kept(datasets):
-    model = training.reinitialised(member(), seed=0)
-    result = training.train_member(model, datasets[0], None, ek.Training(epochs=20), seed=0, epochs=3, verbose=0)
+    model = reinitialised(member(), seed=0)
+    result = Trainer(model, ek.Training(epochs=20), verbose=0).run(datasets[0], None, seed=0, epochs=3)
     assert len(result.history["loss"]) == result.best_epoch == 3
     assert "val_loss" not in result.history
 
 
 def test_a_loss_that_becomes_nan_ends_training_with_finite_weights(datasets):
-    model = training.reinitialised(member(), seed=0)
+    model = reinitialised(member(), seed=0)
     settings = ek.Training(epochs=5, learning_rate=1e30)
-    result = training.train_member(model, *datasets, settings, seed=0, verbose=0)
+    result = Trainer(model, settings, verbose=0).run(*datasets, seed=0)
     assert result.note.startswith("loss became NaN in epoch")
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
 def test_new_weights_depend_on_the_seed_alone():
     state = random.getstate(), np.random.get_state()[1].copy()
-    first, second, other = (training.reinitialised(member(), seed) for seed in (3, 3, 4))
+    first, second, other = (reinitialised(member(), seed) for seed in (3, 3, 4))
     for a, b, c in zip(first.get_weights(), second.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.ndim < 2 or np.abs(a - c).max() > 0
@@ -79,7 +81,7 @@ def test_new_weights_depend_on_the_seed_alone():
 
 
 def test_new_weights_have_the_distribution_of_the_layers_initializers():
-    model = training.reinitialised(member(), seed=0)
+    model = reinitialised(member(), seed=0)
     kernel = next(layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Conv2D)).kernel
     limit = np.sqrt(6 / (3 * 9 + 8 * 9))
     values = np.abs(keras.ops.convert_to_numpy(kernel))
@@ -88,7 +90,7 @@ def test_new_weights_have_the_distribution_of_the_layers_initializers():
 
 def test_copies_do_not_share_weights_and_keep_layer_names():
     original = member()
-    copy = training.reinitialised(original, seed=0)
+    copy = reinitialised(original, seed=0)
     assert [w.path for w in copy.weights] == [w.path for w in original.weights]
     before = [w.copy() for w in original.get_weights()]
     copy.set_weights([w + 1 for w in copy.get_weights()])
@@ -97,12 +99,12 @@ def test_copies_do_not_share_weights_and_keep_layer_names():
 
 
 def test_small_sets_are_held_decoded_and_large_ones_are_not(datasets, monkeypatch):
-    held = training.hold_decoded(datasets[0], (8, 8))
+    held = trainer.hold_decoded(datasets[0], (8, 8))
     assert held.load(image_size=8).shape == (90, 8, 8, 3)
     np.testing.assert_array_equal(held.load(image_size=8), datasets[0].load(image_size=8))
     assert held.labels.tolist() == datasets[0].labels.tolist()
-    monkeypatch.setattr(training, "_HELD_BYTES", 90 * 8 * 8 * 3 - 1)
-    assert training.hold_decoded(datasets[0], (8, 8)) is datasets[0]
+    monkeypatch.setattr(trainer, "_HELD_BYTES", 90 * 8 * 8 * 3 - 1)
+    assert trainer.hold_decoded(datasets[0], (8, 8)) is datasets[0]
 
 
 def test_the_part_for_early_stopping_takes_no_group_apart_and_needs_no_rare_class():
@@ -110,7 +112,8 @@ def test_the_part_for_early_stopping_takes_no_group_apart_and_needs_no_rare_clas
     y[:59] %= 2
     y[59] = 2  # one image of a class: it stays with the training part
     dataset = ek.ImageDataset.from_arrays(x, y, groups=np.arange(60) // 3)
-    train, validation = training.inner_split(dataset, ek.Training(validation_split=0.2), seed=0)
+    rows, held = trainer.inner_split(dataset, ek.Training(validation_split=0.2), seed=0)
+    train, validation = dataset[rows], dataset[held]
     assert len(train) + len(validation) == 60
     assert not set(train.groups) & set(validation.groups)
     assert 2 in train.labels
@@ -120,9 +123,9 @@ def test_the_part_for_early_stopping_takes_no_group_apart_and_needs_no_rare_clas
 def test_too_few_groups_leave_no_validation_part():
     x, y = pictures(12)
     dataset = ek.ImageDataset.from_arrays(x, y, groups=np.repeat(["a", "b"], 6))
-    train, validation = training.inner_split(dataset, ek.Training(validation_split=0.1), seed=0)
-    assert len(train) == 12
-    assert validation is None
+    rows, held = trainer.inner_split(dataset, ek.Training(validation_split=0.1), seed=0)
+    assert rows.tolist() == list(range(12))
+    assert len(held) == 0
 
 
 def test_backbones_of_ones_own_are_not_drawn_anew():

@@ -1,0 +1,176 @@
+"""Fine-tuning: trains a pretrained member, or a whole ensemble, from its solved heads on."""
+
+import json
+
+import keras
+import numpy as np
+
+from ensemble_keras._validation import check_choice
+from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.labels import class_weights
+from ensemble_keras.data.sampling import SAMPLINGS
+from ensemble_keras.data.splits import make_folds, together
+from ensemble_keras.features.extraction import extract
+from ensemble_keras.features.keys import architecture_fingerprint, model_fingerprint
+from ensemble_keras.measures.metrics import check_class_indices
+from ensemble_keras.members.member import backbone_of, is_member
+from ensemble_keras.members.settings import FineTuning
+from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, solve_head, weight_arrays, weights_of
+from ensemble_keras.runs import Run
+
+
+def fine_tune(
+    model,
+    x,
+    y=None,
+    *,
+    validation_data=None,
+    settings=None,
+    augmentation=None,
+    class_weight=None,
+    groups=None,
+    sampling=None,
+    store=None,
+    directory=None,
+    devices=None,
+    callbacks=(),
+    probe=True,
+    seed=0,
+    verbose=1,
+):
+    """Trains a member, or a built ensemble, in place by gradient descent, from pretrained weights.
+
+    A member first gets its head, solved on the features of the frozen backbone (a linear probe), so that random
+    gradients of a new head do not wreck what the backbone knows (Kumar et al., 2022). An ensemble starts as it is,
+    and members and combiner train together. Then layers are unfrozen as `settings` say. The weights of the best
+    epoch are kept; where none is better than the start on the validation images, the start is, and `note` says so.
+
+    Where only the top trains and nothing is augmented, the activations below the cut are computed once.
+
+    Args:
+        model: A member (`build_member`), an ensemble (`build_ensemble`), or another functional `keras.Model` from
+            images `(batch, height, width, 3)` with values in [0, 255] to class probabilities.
+        x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
+        y: Labels `(n,)`: class indices, or names, whose sorted order is the model's. Not needed with a labelled
+            `ImageDataset`.
+        validation_data: `(x, y)` or an `ImageDataset` for early stopping and the choice of the best epoch. Defaults
+            to `None`: a stratified part of the training images (`settings.validation_split`), whole groups.
+        settings: `FineTuning`. Defaults to `FineTuning()`.
+        augmentation: Name of a policy, a Keras layer or a list of such; see `build_augmentation`. Only training
+            images are changed; nothing of it is in the model.
+        class_weight: `None`, `"balanced"`, or a dict from class to the weight of its images.
+        groups: Sequence `(n,)`, such as patients: a group is on one side of the split. Defaults to the dataset's.
+        sampling: `None`, `"over"` or `"under"`: training images are drawn so that classes are even.
+        store: A `FeatureStore`, its path, or `None`; the probe's features are taken from it.
+        directory: Folder that keeps the state after every epoch, so that the same call goes on after a kill, and ends
+            with the same weights on a CPU. Defaults to `None`: nothing is kept.
+        devices: `None` (one), an int, `"all"`, or a list of names as in `keras.distribution.list_devices()`: every
+            batch is divided among them. JAX backend.
+        callbacks: `keras.callbacks.Callback`s (TensorBoard, ...). Their `model` holds the given one as `network`.
+        probe: Whether a member's head is solved first. Defaults to `True`.
+        seed: Int. Of the split, the order of images, augmentation. Defaults to 0.
+        verbose: 0 shows no progress. Defaults to 1.
+
+    Returns:
+        A `keras.callbacks.History` with lists of `"loss"`, `"accuracy"`, `"val_loss"`, `"val_accuracy"`, `"val_auc"`
+        in `history`, and further attributes: `best_epoch` (from 1; 0: the start was kept), `start` (validation
+        figures of it) and `note` (what a reader must know, or `""`).
+
+    Raises:
+        ValueError: If an argument, image or label is not as described; before anything is trained.
+
+    Example:
+
+    >>> member = ek.build_member("CNN", 2, image_size=32, weights=None)
+    >>> x = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), "uint8")
+    >>> history = ek.fine_tune(member, x, np.arange(40) % 2, settings=ek.FineTuning(epochs=2), verbose=0)
+    >>> len(history.history["val_loss"])
+    2
+    """
+    settings = FineTuning() if settings is None else settings
+    check_choice("sampling", sampling, SAMPLINGS)
+    num_classes = max(model.output_shape[-1], 2)
+    dataset, classes = _class_indices(as_dataset(x, y, groups=groups), num_classes)
+    weights = class_weights(dataset.labels, classes, class_weight)
+    if validation_data is None:
+        rows, held = inner_split(dataset, settings, seed)
+        images, validation = dataset[rows], dataset[held] if len(held) else None
+    else:
+        parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+        images, (validation, _) = dataset, _class_indices(as_dataset(*parts), num_classes)
+    trainer = Trainer(
+        model,
+        settings,
+        augmentation=augmentation,
+        class_weight=weights,
+        sampling=sampling,
+        devices=devices,
+        callbacks=callbacks,
+        seed=seed,
+        verbose=verbose,
+    )
+    probe = probe and is_member(model)
+    depends_on = {
+        # The probe replaces the head, whose random weights no other process has.
+        "model": [architecture_fingerprint(model), model_fingerprint(backbone_of(model) if probe else model)],
+        "data": images.fingerprint(),
+        "validation": validation and validation.fingerprint(),
+        "probe": probe,
+        "seed": seed,
+        **trainer.depends_on(),
+    }
+
+    def compute():
+        if probe:
+            trunk = backbone_of(model)
+            size = model.input_shape[1:3]
+            features = extract({model.name: trunk}, images, image_size=size, store=store, verbose=verbose)
+            for reason in features.skipped.values():
+                raise MemoryError(reason)
+            folds = _probe_folds(images, seed)
+            solve_head(model, features.features[model.name], images.labels, folds, class_weight=weights, seed=seed)
+        result = trainer.run(images, validation, seed=seed, checkpoint=run.checkpoint(name, depends_on))
+        return result_arrays(result) | weight_arrays(model)
+
+    name = f"{model.name} fine-tuning"
+    with Run(directory, {"model": model.name, "seed": seed, **trainer.depends_on()}) as run:
+        arrays, _ = run.unit(name, depends_on, compute)
+    model.set_weights(weights_of(arrays))
+    if verbose and str(arrays["note"]):
+        print(str(arrays["note"]))
+    return _history(arrays)
+
+
+def _history(arrays):
+    history = keras.callbacks.History()
+    history.history = {k.removeprefix("history_"): v.tolist() for k, v in arrays.items() if k.startswith("history_")}
+    history.epoch = list(range(len(history.history.get("loss", []))))
+    history.best_epoch, history.note = int(arrays["best_epoch"]), str(arrays["note"])
+    history.start = json.loads(str(arrays["start"]))
+    return history
+
+
+def _probe_folds(dataset, seed):
+    """Folds on which the probe's strength is chosen: five, or as many as the rarest class has separate images."""
+    sets = together(len(dataset), dataset.groups, dataset.digests())
+    fewest = min(len(np.unique(sets[dataset.labels == k])) for k in np.unique(dataset.labels))
+    cv = max(2, min(5, fewest))
+    return make_folds(dataset.labels, groups=dataset.groups, digests=dataset.digests(), cv=cv, seed=seed)
+
+
+def _class_indices(dataset, num_classes):
+    """Returns a dataset with labels 0 … num_classes − 1, as the model counts, and its classes."""
+    if dataset.labels is None:
+        raise ValueError("Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset.")
+    if dataset.class_names is None and dataset.labels.dtype.kind in "iu":
+        labels = check_class_indices(dataset.labels, num_classes, len(dataset))
+        return dataset.with_labels(labels), np.arange(num_classes)
+    classes, labels = dataset.class_names, dataset.labels
+    if classes is None:
+        classes, labels = np.unique(labels, return_inverse=True)
+    if len(classes) != num_classes:
+        raise ValueError(
+            f"The model has {num_classes} classes. Received: data with {len(classes)}: "
+            f"{', '.join(map(str, classes[:10]))}."
+        )
+    return dataset.with_labels(labels), np.asarray(classes)

@@ -1,0 +1,134 @@
+"""Settings: how a network is trained by gradient descent, from random weights or from pretrained ones."""
+
+import dataclasses
+
+import keras
+
+from ensemble_keras._validation import check_choice, suggest
+
+LOSSES = ("crossentropy", "focal")
+MONITORS = ("val_loss", "val_accuracy", "val_auc")
+_OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop", "nadam", "adamax", "lion", "lamb", "adafactor", "adagrad")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a network is trained from random weights: AdamW, a cosine schedule, early stopping.
+
+    Attributes:
+        epochs: Int, the most passes over the training images; the learning rate falls to 0 over them.
+        batch_size: Int, the most images per step. All steps take equally many; halved, and said once, where memory
+            runs out.
+        optimizer: A Keras optimizer's name, in lower case (`"adamw"`, Loshchilov & Hutter, 2019), or an optimizer:
+            of this a copy is used with its own learning rate, weight decay, clipping and averaging.
+        learning_rate: Float, after the warm-up.
+        weight_decay: Float, decoupled from the gradient; not of biases and of normalisation.
+        warmup_epochs: Float, epochs over which the learning rate rises from 0, before half a cosine takes it back to
+            0 (Loshchilov & Hutter, 2017, without restarts).
+        loss: `"crossentropy"`, or `"focal"` (Lin et al., 2017, with gamma 2).
+        label_smoothing: Float in [0, 1) (Szegedy et al., 2016).
+        global_clipnorm: Float, the largest norm of all gradients together, or `None`: not clipped.
+        ema_momentum: Float in (0, 1): the weights become their exponential moving average (Polyak & Juditsky,
+            1992); `None`: they are the last ones.
+        monitor: What early stopping and the best epoch go by: `"val_loss"`, `"val_accuracy"` or `"val_auc"` (ROC AUC,
+            the mean over classes).
+        patience: Int, epochs without a better value after which training stops.
+        validation_split: Float in (0, 1): share of the training images, stratified and by group, that early stopping
+            looks at where no validation data are given. Never the images of the held-out fold.
+        mixed_precision: Whether activations are bfloat16. Defaults to `None`: where the accelerator has it.
+        jit_compile: `True`, `False` or `"auto"`, as in `keras.Model.compile`.
+    """
+
+    epochs: int = 50
+    batch_size: int = 32
+    optimizer: str | keras.optimizers.Optimizer = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 0.0
+    loss: str = "crossentropy"
+    label_smoothing: float = 0.0
+    global_clipnorm: float | None = None
+    ema_momentum: float | None = None
+    monitor: str = "val_loss"
+    patience: int = 10
+    validation_split: float = 0.1
+    mixed_precision: bool | None = None
+    jit_compile: bool | str = "auto"
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "patience"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "`learning_rate` must be above 0 and `weight_decay` at least 0. "
+                f"Received: {self.learning_rate} and {self.weight_decay}."
+            )
+        _check("validation_split", self.validation_split, 0 < self.validation_split < 1, "between 0 and 1")
+        _check("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs < self.epochs, "from 0 to below `epochs`")
+        _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
+        _check(
+            "global_clipnorm",
+            self.global_clipnorm,
+            self.global_clipnorm is None or self.global_clipnorm > 0,
+            "above 0, or None",
+        )
+        ema = self.ema_momentum
+        _check("ema_momentum", ema, ema is None or 0 < ema < 1, "between 0 and 1, or None")
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("monitor", self.monitor, MONITORS)
+        if isinstance(self.optimizer, str):
+            if self.optimizer not in _OPTIMIZERS:
+                raise ValueError(
+                    f"Unknown optimizer {self.optimizer!r}.{suggest(self.optimizer, _OPTIMIZERS)} "
+                    f"Known: {', '.join(_OPTIMIZERS)}; or give a keras.optimizers.Optimizer."
+                )
+        elif not isinstance(self.optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                f"`optimizer` must be a name or a keras.optimizers.Optimizer. Received: {self.optimizer!r}."
+            )
+
+    def config(self):
+        """Returns the settings as JSON values, those that say what training gives."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(self.optimizer, keras.optimizers.Optimizer):
+            values["optimizer"] = keras.saving.serialize_keras_object(self.optimizer)
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning(Training):
+    """How a pretrained network is trained on: as `Training`, gently, and with a part of it frozen if asked for.
+
+    Attributes:
+        unfreeze: `"all"`; an int, the last so many blocks of a backbone; or a layer's name: it and all after it. A
+            block is what shares a name up to its number (`block_16_expand`, `conv5_block3_1_conv`); where names
+            have no such number, a layer with weights and those without a kernel that follow it. The head always
+            trains.
+        train_batch_norm: Whether batch normalisation trains and uses the statistics of its batch. Defaults to
+            `False`: it stays as it was trained, which small batches of other images would wreck.
+        layer_decay: Float in (0, 1]: the learning rate of each block is this times that of the block after it (Clark
+            et al., 2020); weight decay goes by the common rate. Defaults to 1.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 3e-4
+    warmup_epochs: float = 0.5
+    global_clipnorm: float | None = 1.0
+    patience: int = 5
+    unfreeze: str | int = "all"
+    train_batch_norm: bool = False
+    layer_decay: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "in (0, 1]")
+        blocks = self.unfreeze
+        if isinstance(blocks, bool) or not isinstance(blocks, int | str) or (isinstance(blocks, int) and blocks < 1):
+            raise ValueError(
+                f"`unfreeze` must be 'all', a number of blocks from 1, or a layer's name. Received: {blocks!r}."
+            )
+
+
+def _check(name, value, holds, rule):
+    if not holds:
+        raise ValueError(f"`{name}` must be {rule}. Received: {value}.")

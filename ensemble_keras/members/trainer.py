@@ -1,0 +1,211 @@
+"""Trainer: trains one network in place as settings say: what trains, on which images, on which devices."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+
+from ensemble_keras import memory
+from ensemble_keras.data.augmentation import augmentation_config, build_augmentation
+from ensemble_keras.data.dataset import ImageDataset
+from ensemble_keras.data.sampling import resampled
+from ensemble_keras.data.splits import train_test_indices
+from ensemble_keras.devices import data_parallel, resolve_devices
+from ensemble_keras.members.heads import solve_linear_head
+from ensemble_keras.members.member import hidden_units, set_head
+from ensemble_keras.members.mlp import train_mlp_head
+from ensemble_keras.members.settings import FineTuning
+from ensemble_keras.members.training import Trainee, train
+from ensemble_keras.members.unfreezing import Activations, split_where_training_starts, unfrozen
+
+# Images are held decoded up to this size, so that a small set is decoded once and a large one needs no memory.
+_HELD_BYTES = 512 * 2**20
+
+
+class Trainer:
+    """Trains a network in place, as often as it is asked to: every time from the network's present weights.
+
+    What was compiled is used again, since compiling takes longer than an epoch of a small network.
+
+    Args:
+        network: A functional `keras.Model` from images to class probabilities.
+        settings: A `Training`: all layers train and the best epoch is kept; or a `FineTuning`: those train that it
+            says, and the start is kept where no epoch is better.
+        augmentation: As in `build_augmentation`.
+        class_weight: List of `num_classes` floats, or `None`.
+        sampling: `None`, `"over"` or `"under"`.
+        devices: As in `fine_tune`.
+        callbacks: Sequence of `keras.callbacks.Callback`s.
+        seed: Int, of the augmentation.
+        name: String, what the progress bar shows. Defaults to the network's name.
+        verbose: 0 shows no progress.
+
+    Raises:
+        ValueError: If the augmentation, a layer to unfreeze or a device is unknown.
+    """
+
+    def __init__(
+        self,
+        network,
+        settings,
+        *,
+        augmentation=None,
+        class_weight=None,
+        sampling=None,
+        devices=None,
+        callbacks=(),
+        seed=0,
+        name=None,
+        verbose=1,
+    ):
+        self.network, self.settings, self.augmentation = network, settings, augmentation
+        self.class_weight, self.sampling, self.devices = class_weight, sampling, devices
+        self.callbacks, self.seed, self.name, self.verbose = callbacks, seed, name or network.name, verbose
+        self._trainees = {}
+        # What is wrong is said before the long work.
+        resolve_devices(devices)
+        self._augmented = build_augmentation(augmentation) is not None
+        with unfrozen(network, settings):
+            pass
+
+    def depends_on(self):
+        """Returns what the result depends on besides network, images and seed, as JSON values."""
+        return {
+            "settings": self.settings.config(),
+            "augmentation": augmentation_config(self.augmentation),
+            "class_weight": self.class_weight,
+            "sampling": self.sampling,
+        }
+
+    def run(self, images, validation, *, seed, epochs=None, checkpoint=None):
+        """Trains once.
+
+        Args:
+            images: An `ImageDataset` with labels `0 … num_classes − 1`.
+            validation: Such a dataset for early stopping, or `None`: the last epoch is kept.
+            seed: Int, of the order of the images.
+            epochs: Int, to stop after so many epochs of the schedule. Defaults to all.
+            checkpoint: Path of the file that keeps the state after each epoch, or `None`.
+
+        Returns:
+            A `TrainingResult`; its `note` says where the start was kept.
+
+        Raises:
+            MemoryError: If not even one image at a time fits.
+        """
+        # Layers without a seed have a random state that no other process has.
+        for number, variable in enumerate(v for v in self.network.variables if v.name == "seed_generator_state"):
+            variable.assign(np.random.SeedSequence([seed, number]).generate_state(2))
+        start = [keras.ops.convert_to_numpy(variable) for variable in self.network.variables]
+        size = self.network.input_shape[1:3]
+        images = hold_decoded(resampled(images, self.sampling, seed), size)
+        validation = validation and hold_decoded(validation, size)
+
+        def step(batch_size):
+            for variable, value in zip(self.network.variables, start, strict=True):
+                variable.assign(value)
+            return self._train(images, validation, batch_size, seed=seed, epochs=epochs, checkpoint=checkpoint)
+
+        return memory.with_smaller_batches(step, self.settings.batch_size, name=self.name)[0]
+
+    def _train(self, images, validation, batch_size, *, epochs, **arguments):
+        with data_parallel(self.network, self.devices) as network, unfrozen(network, self.settings) as rates:
+            network, images, validation = self._cut(network, images, validation)
+            # Trained on all images, an epoch has more steps: a schedule of its own.
+            key = (batch_size, epochs is None)
+            trainee = self._trainees.get(key)
+            if trainee is None or trainee.network is not network:
+                trainee = self._trainees[key] = Trainee(
+                    network,
+                    dataclasses.replace(self.settings, batch_size=batch_size),
+                    augmentation=build_augmentation(self.augmentation, seed=self.seed),
+                    class_weight=self.class_weight,
+                )
+            return train(
+                trainee,
+                images,
+                validation,
+                epochs=epochs,
+                rates=rates,
+                keep_start=isinstance(self.settings, FineTuning),
+                callbacks=self.callbacks,
+                name=self.name,
+                verbose=self.verbose,
+                **arguments,
+            )
+
+    def _cut(self, network, images, validation):
+        """Returns what is trained and its data: the part above the cut and activations, where that is the same."""
+        whole = network, images, validation
+        parts = None if self._augmented else split_where_training_starts(network)
+        if parts is None or not parts[0].weights:  # preprocessing alone costs next to nothing
+            return whole
+        bottom, top = parts
+        below = [part and Activations.of(bottom, part, verbose=self.verbose) for part in (images, validation)]
+        return whole if below[0] is None or (validation and below[1] is None) else (top, *below)
+
+
+def solve_head(member, features, y, folds, *, class_weight=None, seed=0):
+    """Sets a member's head to what is solved (linear) or trained (hidden units) on features.
+
+    Args:
+        member: A model made by `build_member`.
+        features: `(n, d)` of the frozen backbone.
+        y: Int array `(n,)` of class indices.
+        folds: Int array `(n,)`, by which the L2 strength, or the number of epochs, is chosen.
+        class_weight: Array `(num_classes,)` or `None`.
+        seed: Int.
+    """
+    units, num_classes = hidden_units(member), member.output_shape[-1]
+    weights = None if class_weight is None else np.asarray(class_weight)
+    if units:
+        head = train_mlp_head(
+            features, y, folds, num_classes=num_classes, units=units, seed=seed, class_weight=weights
+        )
+        set_head(member, head.layers)
+        return
+    head = solve_linear_head(features, y, folds, num_classes=num_classes, class_weight=weights)
+    set_head(member, [(head.kernel, head.bias)])
+
+
+def result_arrays(result):
+    """Returns a `TrainingResult` as a dict of arrays, for a `Run`'s unit of work."""
+    arrays = {"best_epoch": np.int64(result.best_epoch), "note": np.str_(result.note)}
+    arrays |= {f"history_{key}": np.asarray(values) for key, values in result.history.items()}
+    return arrays | {"start": np.str_(json.dumps(result.start))}
+
+
+def weight_arrays(model):
+    """Returns a model's weights as a dict of arrays."""
+    return {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
+
+
+def weights_of(arrays):
+    """Returns the list of weights in such a dict."""
+    count = sum(key.startswith("weight_") for key in arrays)
+    return [arrays[f"weight_{i}"] for i in range(count)]
+
+
+def hold_decoded(dataset, image_size):
+    """Returns the dataset with its images decoded and in memory where they are small enough, else as it is."""
+    if len(dataset) * image_size[0] * image_size[1] * 3 > _HELD_BYTES:
+        return dataset
+    pixels = dataset.load(image_size=image_size)
+    return ImageDataset.from_arrays(pixels, dataset.labels, class_names=dataset.class_names, groups=dataset.groups)
+
+
+def inner_split(dataset, settings, seed):
+    """Returns the rows of the training and of the validation part for early stopping.
+
+    Stratified, groups and duplicates together. The validation rows are empty where there are too few images or groups
+    to keep some apart.
+    """
+    return train_test_indices(
+        dataset.labels,
+        groups=dataset.groups,
+        digests=dataset.digests(),
+        test_size=settings.validation_split,
+        seed=seed,
+        every_class=False,
+    )

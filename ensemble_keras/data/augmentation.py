@@ -43,7 +43,7 @@ _POLICIES = {
     # Nothing that swaps left and right: the heart stays where it is.
     "medical": (
         ("rotation", {"factor": 7 / 360}),
-        ("zoom", {"height_factor": (-0.08, 0.04)}),
+        ("crop", {"height_factor": 0.06, "width_factor": 0.06}),
         ("brightness", {"factor": 0.08}),
         ("contrast", {"factor": (0.15, 0.15)}),
         ("blur", {"factor": (0.3, 0.3), "kernel_size": 3}),
@@ -81,7 +81,7 @@ def build_augmentation(policy, *, seed=0):
 
     Args:
         policy: A name: `"none"`; `"light"` (horizontal flip, small shifts, brightness, contrast); `"medical"` (small
-            rotation and zoom, brightness, contrast, light blur; nothing swaps left and right); `"cifar"` (shifts
+            rotation and shift, brightness, contrast, light blur; nothing swaps left and right); `"cifar"` (shifts
             by up to an eighth of a side and horizontal flips); `"strong"` (those, RandAugment, MixUp and CutMix). A
             single operation: `"rotation"`, `"blur"`, `"flip"`, `"crop"`, `"zoom"`, `"brightness"`, `"contrast"`,
             `"erasing"`, `"randaugment"`, `"mixup"`, `"cutmix"`. A Keras layer from images in `[0, 255]` to such
@@ -218,7 +218,11 @@ def _parts_of(policy):
             f"An augmentation is a name, a Keras layer, or a list of these. Received: {policy!r}. "
             "See list_augmentations()."
         )
-    return [(type(policy), policy.get_config())]
+    config = policy.get_config()
+    if isinstance(policy, keras.layers.RandomShear):
+        # Of one factor it writes a range from below 0, which it does not read. The sign is drawn apart.
+        config |= {name: (max(config[name][0], 0.0), config[name][1]) for name in ("x_factor", "y_factor")}
+    return [(type(policy), config)]
 
 
 def _named(name):

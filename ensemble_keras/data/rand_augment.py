@@ -1,6 +1,7 @@
 """RandAugment: Keras' layer, with a range of its own for each operation."""
 
 import keras
+from keras import ops
 
 
 class RandAugment(keras.layers.RandAugment):
@@ -32,3 +33,33 @@ class RandAugment(keras.layers.RandAugment):
         self.random_posterization.factor = (8 - round(4 * m), 8)
         # Values above a threshold from anywhere in the range are inverted: Keras knows no lower end for it.
         self.solarization.addition_factor, self.solarization.threshold_factor = (0.0, 0.0), (0.0, 1.0)
+        self.equalization = _Equalization(dtype=self.dtype_policy, data_format=self.data_format)
+
+
+class _Equalization(keras.layers.Equalization):
+    """Equalizes each image on its own.
+
+    Keras' layer takes one histogram of the whole batch, and counts it on JAX in 256 passes, which on two cores took
+    56 s to compile, and 39 ms an image of 112 pixels (this one 1 s and 1 ms).
+    """
+
+    def transform_images(self, images, transformation=None, training=True):
+        """Returns images whose grey levels, by image and channel, are spread evenly."""
+        if not training:
+            return images
+        batch, height, width, channels = ops.shape(images)
+        pixels = ops.transpose(ops.cast(ops.clip(images, 0, 255), "int32"), (0, 3, 1, 2))
+        pixels = ops.reshape(pixels, (batch * channels, height * width))
+        # Counted for all rows at once: each row has 256 numbers of its own.
+        numbers = ops.reshape(pixels + 256 * ops.arange(batch * channels, dtype="int32")[:, None], (-1,))
+        counts = ops.segment_sum(ops.ones_like(numbers), numbers, num_segments=batch * channels * 256)
+        below = ops.cast(ops.cumsum(ops.reshape(counts, (batch * channels, 256)), axis=1), "float32")
+        lowest = ops.min(ops.where(below > 0, below, float("inf")), axis=1, keepdims=True)
+        spread = ops.maximum(below[:, -1:] - lowest, 1.0)
+        table = ops.clip(ops.round((below - lowest) * 255 / spread), 0, 255)
+        # An image of one colour stays as it is.
+        equalized = ops.where(
+            below[:, -1:] == lowest, ops.cast(pixels, "float32"), ops.take_along_axis(table, pixels, 1)
+        )
+        equalized = ops.transpose(ops.reshape(equalized, (batch, channels, height, width)), (0, 2, 3, 1))
+        return ops.cast(equalized, self.compute_dtype)

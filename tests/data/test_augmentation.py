@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ensemble_keras.data.augmentation import augmentation_config, build_augmentation, list_augmentations
+from ensemble_keras.data.rand_augment import RandAugment
 
 # On JAX every new operation takes its time to compile.
 FAST = ("rotation", "flip", "crop", "brightness", "mixup")
@@ -57,6 +58,29 @@ def test_the_users_random_state_is_left_alone():
     build_augmentation("strong")
     augmentation_config("medical")
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+
+
+def test_equalizing_spreads_the_levels_of_each_image_on_its_own(images):
+    layer = RandAugment(seed=0).equalization
+    images = np.concatenate([images[:3] // 4 + 40, np.full((1, 32, 32, 3), 17, "uint8")])
+    result = keras.ops.convert_to_numpy(layer.transform_images(images.astype("float32")))
+    for image, equalized in zip(images, result, strict=True):
+        for channel in range(3):
+            values, counts = np.unique(image[..., channel], return_counts=True)
+            below = np.cumsum(counts)
+            levels = np.rint((below - below[0]) * 255 / max(below[-1] - below[0], 1)) if len(values) > 1 else values
+            expected = levels[np.searchsorted(values, image[..., channel])]
+            np.testing.assert_allclose(equalized[..., channel], expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["RandomShear", "RandomPerspective", "RandomHue", "RandomSharpness", "RandomErasing"]
+)
+def test_keras_layers_are_taken_by_their_config(kind, images):
+    layer = getattr(keras.layers, kind)(0.5)
+    first, second = (augmented(layer, images[:2], seed=1)["images"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == (2, 32, 32, 3)
 
 
 @pytest.mark.slow

@@ -40,10 +40,10 @@ _POLICIES = {
         ("brightness", {"factor": 0.08}),
         ("contrast", {"factor": (0.1, 0.1)}),
     ),
-    # Nothing that swaps left and right: the heart stays where it is.
+    # Nothing that swaps left and right, nor a reflection at the border: it would show a side marker mirrored.
     "medical": (
-        ("rotation", {"factor": 7 / 360}),
-        ("crop", {"height_factor": 0.06, "width_factor": 0.06}),
+        ("rotation", {"factor": 7 / 360, "fill_mode": "nearest"}),
+        ("crop", {"height_factor": 0.06, "width_factor": 0.06, "fill_mode": "nearest"}),
         ("brightness", {"factor": 0.08}),
         ("contrast", {"factor": (0.15, 0.15)}),
         ("blur", {"factor": (0.3, 0.3), "kernel_size": 3}),

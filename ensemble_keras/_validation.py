@@ -81,7 +81,10 @@ def check_labels(y, n, argument="y"):
     if y.shape != (n,):
         raise ValueError(f"`{argument}` must hold one label per image. Received: shape {y.shape} for {n} images.")
     if y.dtype.kind in "OUST":
-        missing = np.array([label is None or label != label for label in y.tolist()], dtype=bool)
+        # Only here: the command line checks its options before it loads pandas.
+        import pandas as pd
+
+        missing = pd.isna(y.astype(object))
         if missing.any():
             _refuse_missing(argument, missing)
         return y.astype(str) if not all(isinstance(v, int | np.integer) for v in y.tolist()) else y.astype("int64")

@@ -16,7 +16,7 @@ from ensemble_keras.data.leaks import check_leaks
 from ensemble_keras.data.scanning import IMAGE_SUFFIXES
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.features.extraction import predict as predict_images
-from ensemble_keras.members.training import Training
+from ensemble_keras.members.settings import Training
 from ensemble_keras.runs import atomic_path
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from ensemble_keras import _validation as validation
@@ -68,6 +69,8 @@ def test_labels_become_one_column(given, expected):
         (np.eye(3), r"For one-hot rows give `y.argmax\(axis=1\)`"),
         ([0, np.nan, 1], "NaN or None in 1 row: 1"),
         (np.array(["a", None, np.nan], dtype=object), "NaN or None in 2 rows: 1, 2"),
+        (np.array([1, pd.NA, pd.NaT], dtype=object), "NaN or None in 2 rows: 1, 2"),
+        (pd.Series([1, pd.NA, 2], dtype="Int64"), "NaN or None in 1 row: 1"),
         ([0, 0.5, 1], "fractions such as 0.5"),
         ([0, 1j, 1], "dtype complex128"),
     ],

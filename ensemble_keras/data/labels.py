@@ -15,7 +15,7 @@ def with_class_indices(dataset):
         The dataset, and an array `(num_classes,)` of class names, or of the labels where there are no names.
 
     Raises:
-        ValueError: If there are no labels, or fewer than two classes.
+        ValueError: If there are no labels, fewer than two classes, or a class without images.
     """
     if dataset.labels is None:
         raise ValueError("Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset.")
@@ -29,6 +29,13 @@ def with_class_indices(dataset):
         found = ", ".join(str(classes[index]) for index in present)
         raise ValueError(
             f"At least two classes with images are needed. Received: {len(encoded)} images, all of {found}."
+        )
+    if len(present) < len(classes):
+        absent = [str(classes[index]) for index in np.setdiff1d(np.arange(len(classes)), present)]
+        raise ValueError(
+            f"Expected images of every class. Received: {len(encoded)} images of {len(present)} of {len(classes)} "
+            f"classes, none of {', '.join(absent[:10])}{', …' if len(absent) > 10 else ''}. Add some, or leave the "
+            "class out of `class_names`."
         )
     return dataset, classes
 
@@ -69,15 +76,17 @@ def encode_labels(labels, classes):
     """Returns labels as indices into `classes`.
 
     Args:
-        labels: Array `(n,)`: classes as in `classes`, or, where these are names, also class indices.
+        labels: Array `(n,)`: classes as in `classes`; or, where these are names, class indices. Ints that are all
+            names (`"1"`, `"2"`) are read as these names, never as indices.
         classes: Array `(num_classes,)`.
 
     Raises:
         ValueError: If a label is not a class; it names those and the classes.
     """
-    labels, known = np.asarray(labels), {name: index for index, name in enumerate(classes.tolist())}
-    if labels.dtype.kind in "iu" and classes.dtype.kind == "U":
-        known = {index: index for index in range(len(classes))}
+    labels, known = np.asarray(labels), {str(name): index for index, name in enumerate(classes.tolist())}
+    if labels.dtype.kind in "iu" and classes.dtype.kind == "U" and not known.keys() >= set(labels.astype(str)):
+        known = {str(index): index for index in range(len(classes))}
+    labels = labels.astype(str)
     unknown = [label for label in np.unique(labels).tolist() if label not in known]
     if unknown:
         raise ValueError(

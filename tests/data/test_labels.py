@@ -14,10 +14,16 @@ def test_ints_become_indices_in_sorted_order():
     assert dataset.labels.tolist() == [1, 0, 1, 0]
 
 
-def test_names_keep_their_order_and_absent_classes():
-    dataset, classes = with_class_indices(ek.ImageDataset.from_arrays(X, [2, 0, 2, 0], class_names=["c", "b", "a"]))
+def test_names_keep_their_order():
+    dataset, classes = with_class_indices(ek.ImageDataset.from_arrays(X, [2, 0, 1, 0], class_names=["c", "b", "a"]))
     assert classes.tolist() == ["c", "b", "a"]
-    assert dataset.labels.tolist() == [2, 0, 2, 0]
+    assert dataset.labels.tolist() == [2, 0, 1, 0]
+
+
+def test_a_named_class_without_images_is_refused():
+    message = "Received: 4 images of 2 of 3 classes, none of b. Add some, or leave the class out of `class_names`"
+    with pytest.raises(ValueError, match=message):
+        with_class_indices(ek.ImageDataset.from_arrays(X, [2, 0, 2, 0], class_names=["c", "b", "a"]))
 
 
 def test_labels_and_two_classes_are_needed():
@@ -56,3 +62,12 @@ def test_labels_are_encoded_by_name_by_value_or_by_index():
     for labels, classes in [(["cow"], names), ([2], names), ([0], values)]:
         with pytest.raises(ValueError, match="Labels that are not in the training data"):
             encode_labels(labels, classes)
+
+
+def test_ints_that_are_all_names_are_those_names_and_not_indices():
+    names = np.array(["1", "2", "3"])
+    assert encode_labels([1, 2, 1], names).tolist() == [0, 1, 0]
+    assert encode_labels([0, 2, 1], names).tolist() == [0, 2, 1]
+    assert encode_labels(["5", "6"], np.array([5, 6])).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="not in the training data: 4. Classes: 1, 2, 3"):
+        encode_labels([1, 4], names)

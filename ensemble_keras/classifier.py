@@ -1,6 +1,5 @@
 """The whole pipeline as a scikit-learn classifier: images and labels in, one Keras model out."""
 
-import dataclasses
 import pathlib
 import textwrap
 
@@ -13,14 +12,17 @@ from ensemble_keras import artifact, pipeline
 from ensemble_keras._validation import check_choice, check_image_size
 from ensemble_keras.backbones.registry import backbone_label, build_backbone, has_pretrained_weights
 from ensemble_keras.combiners.choice import named_combiners
+from ensemble_keras.data.augmentation import augmentation_config
 from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
+from ensemble_keras.data.sampling import SAMPLINGS
+from ensemble_keras.devices import resolve_devices
 from ensemble_keras.evaluation.leaderboard import leaderboard_text
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.members.member import HEADS
 from ensemble_keras.members.out_of_fold import weights_for
-from ensemble_keras.members.settings import Training
+from ensemble_keras.members.settings import FineTuning, Training
 from ensemble_keras.runs import Run
 
 
@@ -45,7 +47,18 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             a fold. Defaults to 5.
         head: `"linear"`, solved to its optimum, or `"mlp"`, of frozen backbones. Defaults to `"linear"`.
         training: `Training` settings of backbones that are trained end to end. Defaults to `Training()`.
+        fine_tune: `None`: pretrained backbones stay frozen; `True` or `FineTuning` settings: all are trained on from
+            their solved heads, once per fold; or a dict from a backbone, as in the list, to either.
+        augmentation: What changes training images of what is trained or fine-tuned, see `build_augmentation`.
         class_weight: `None`, `"balanced"`, or a dict from class to the weight of its images.
+        sampling: `None`, `"over"` or `"under"`: training images are drawn so that classes are even. Solved heads take
+            the class weights that this amounts to.
+        refit: Whether what is trained or fine-tuned is trained once more on all images after the folds; else the
+            member is the average of its folds' networks. Heads of frozen backbones always are that average, which
+            is one head. Defaults to `True`.
+        devices: Devices among which training divides each batch, as in `fine_tune`.
+        test_time_augmentation: Tuple of views that the built model averages over, as in `build_ensemble`. The
+            out-of-fold figures are without it.
         store: A `FeatureStore`, the path of one, or `None`: the one in `directory`, or none.
         directory: Folder that keeps the features and all finished work, so that the same command goes on after a kill
             or a lost connection. Defaults to `None`: nothing is kept.
@@ -85,7 +98,13 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         cv=5,
         head="linear",
         training=None,
+        fine_tune=None,
+        augmentation=None,
         class_weight=None,
+        sampling=None,
+        refit=True,
+        devices=None,
+        test_time_augmentation=None,
         store=None,
         directory=None,
         leaks="warn",
@@ -99,7 +118,13 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         self.cv = cv
         self.head = head
         self.training = training
+        self.fine_tune = fine_tune
+        self.augmentation = augmentation
         self.class_weight = class_weight
+        self.sampling = sampling
+        self.refit = refit
+        self.devices = devices
+        self.test_time_augmentation = test_time_augmentation
         self.store = store
         self.directory = directory
         self.leaks = leaks
@@ -139,6 +164,12 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             cv=self.cv,
             head=self.head,
             training=self.training or Training(),
+            fine_tune=self._fine_tuning(names),
+            augmentation=self.augmentation,
+            sampling=self.sampling,
+            refit=self.refit,
+            devices=self.devices,
+            test_time_augmentation=self.test_time_augmentation,
             class_weight=class_weights(dataset.labels, self.classes_, self.class_weight),
             store=self._store(),
             leaks=self.leaks,
@@ -213,6 +244,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             )
         check_choice("head", self.head, HEADS)
         check_choice("leaks", self.leaks, ["warn", "error"])
+        check_choice("sampling", self.sampling, SAMPLINGS)
+        augmentation_config(self.augmentation)
+        resolve_devices(self.devices)
         return size, names
 
     def _validation_data(self, validation_data):
@@ -232,13 +266,35 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             labels = np.asarray(dataset.class_names)[labels]
         return dataset.with_labels(encode_labels(labels, self.classes_), class_names=None)
 
+    def _fine_tuning(self, names):
+        """Returns a dict from the name of each pretrained backbone that is fine-tuned to its settings."""
+        pretrained = [
+            n for n, b in zip(names, self.backbones, strict=True) if has_pretrained_weights(b, self.weights)
+        ]
+        given = self.fine_tune
+        if not isinstance(given, dict):
+            given = dict.fromkeys(pretrained, given)
+        # A text may spell options otherwise than its label; a model goes by its name.
+        given = {n if n in names else backbone_label(n): settings for n, settings in given.items()}
+        for name, settings in given.items():
+            check_choice("fine_tune", name, pretrained)
+            if not isinstance(settings, FineTuning | bool | None):
+                raise ValueError(f"`fine_tune` must be True, None or FineTuning settings. Received: {settings!r}.")
+        return {name: FineTuning() if settings is True else settings for name, settings in given.items() if settings}
+
     def _store(self):
         if self.store is None and self.directory is not None:
             return pathlib.Path(self.directory) / "features.sqlite"
         return self.store
 
     def _settings(self, names):
-        training = dataclasses.asdict(self.training or Training())
+        training = {
+            "training": (self.training or Training()).config(),
+            "fine_tune": {name: settings.config() for name, settings in self._fine_tuning(names).items()},
+            "augmentation": augmentation_config(self.augmentation),
+            "sampling": self.sampling,
+            "refit": self.refit,
+        }
         settings = {key: getattr(self, key) for key in ("image_size", "weights", "head", "class_weight", "seed")}
         # Not the combiner: another one takes up all that is there, and its own fit takes seconds.
-        return {**settings, "backbones": names, "cv": str(self.cv), "training": training}
+        return {**settings, "backbones": names, "cv": str(self.cv), **training}

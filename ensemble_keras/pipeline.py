@@ -12,6 +12,7 @@ from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import fit_combiner
 from ensemble_keras.data.decoding import FILTER
 from ensemble_keras.data.leaks import check_leaks
+from ensemble_keras.data.sampling import combined_weights
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.evaluation.leaderboard import leaderboard, verdict
 from ensemble_keras.features.extraction import extract
@@ -35,6 +36,12 @@ class Plan:
     cv: object
     head: str
     training: Training
+    fine_tune: dict  # name -> FineTuning, of the pretrained ones that do not stay frozen
+    augmentation: object
+    sampling: str | None
+    refit: bool
+    devices: object
+    test_time_augmentation: tuple | None
     class_weight: list | None
     store: object
     leaks: str
@@ -66,6 +73,7 @@ def fit(plan, run):
     Returns:
         A `Fitted`.
     """
+    _check_refit(plan)
     _folds(plan)  # Too few images of a class: said before the long work.
     frozen = {name: trunk for name, trunk in plan.trunks.items() if name in plan.frozen}
     extraction = extract(frozen, plan.dataset, image_size=plan.image_size, store=plan.store, verbose=plan.verbose)
@@ -77,6 +85,16 @@ def fit(plan, run):
     if not members:
         raise MemoryError(f"No member could be fitted: {extraction.skipped}")
     return _join(plan, members, extraction.skipped, folds, leaks)
+
+
+def _check_refit(plan):
+    trained = [name for name in plan.trunks if name not in plan.frozen or name in plan.fine_tune]
+    takers = [name for name, combiner in plan.combiners.items() if combiner.takes != "predictions"]
+    if trained and takers and not plan.refit:
+        raise ValueError(
+            f"{takers[0]!r} takes features, and a member kept as the average of its folds has none of its own. "
+            f"Received: refit=False with {trained[0]!r}. Take refit=True or a combiner of predictions."
+        )
 
 
 def _leaks(plan):
@@ -91,33 +109,37 @@ def _folds(plan, digests=None):
 
 
 def _fit_members(plan, run, extraction, folds):
-    common = {"num_classes": len(plan.classes), "seed": plan.seed, "class_weight": plan.class_weight, "run": run}
+    common = {"num_classes": len(plan.classes), "seed": plan.seed, "head": plan.head, "run": run}
+    training = {
+        "validation": plan.validation,
+        "class_weight": plan.class_weight,
+        "augmentation": plan.augmentation,
+        "sampling": plan.sampling,
+        "refit": plan.refit,
+        "devices": plan.devices,
+        "verbose": plan.verbose,
+    }
+    # A solved head takes what sampling amounts to.
+    weights = combined_weights(plan.class_weight, plan.dataset.labels, len(plan.classes), plan.sampling)
     with_features = any(combiner.takes != "predictions" for combiner in plan.combiners.values())
     members, held = [], None
     for name, trunk in plan.trunks.items():
-        if name in extraction.features:
-            features = extraction.features[name]
-            member = fit_frozen_member(name, trunk, features, plan.dataset.labels, folds, head=plan.head, **common)
-            member.seconds += extraction.seconds[name]
-        elif name in plan.frozen:
+        features = extraction.features.get(name)
+        if name in plan.frozen and features is None:
             continue
+        if name in plan.frozen and name not in plan.fine_tune:
+            y = plan.dataset.labels
+            member = fit_frozen_member(name, trunk, features, y, folds, class_weight=weights, **common)
         else:
             held = held or hold_decoded(plan.dataset, plan.image_size)
+            settings = plan.fine_tune.get(name, plan.training)
+            options = {"features": features, "with_features": with_features, **training, **common}
             try:
-                member = fit_trained_member(
-                    name,
-                    trunk,
-                    held,
-                    folds,
-                    plan.training,
-                    validation=plan.validation,
-                    with_features=with_features,
-                    verbose=plan.verbose,
-                    **common,
-                )
+                member = fit_trained_member(name, trunk, held, folds, settings, **options)
             except MemoryError as error:
                 extraction.skipped[name] = str(error)
                 continue
+        member.seconds += extraction.seconds.get(name, 0.0)
         members.append(member)
     return members
 
@@ -137,7 +159,7 @@ def _join(plan, members, skipped, folds, leaks):
         final_features = [member.final_features for member in members]
         combiner = fit_combiner(chosen.combiner, predictions, y, features=final_features, folds=folds, **arguments)
     models = [member.model for member in members]
-    model = build_ensemble(models, combiner)
+    model = build_ensemble(models, combiner, test_time_augmentation=plan.test_time_augmentation)
     parameters = {member.name: member.model.count_params() for member in members}
     statistics = {"parameters": parameters, "groups": groups, "seed": plan.seed}
     table = leaderboard(members, candidates, chosen, y, skipped=skipped, **statistics)

@@ -65,6 +65,26 @@ def sampling_weights(labels, num_classes, sampling):
     return np.where(counts, _target(counts, sampling) / np.maximum(counts, 1), 1.0)
 
 
+def combined_weights(class_weight, labels, num_classes, sampling):
+    """Returns class weights times those that sampling amounts to, a list of floats, or `None` where all are equal.
+
+    Args:
+        class_weight: Sequence of `num_classes` floats, or `None`.
+        labels: Int array `(n,)` of class indices.
+        num_classes: Int.
+        sampling: `None`, `"over"` or `"under"`.
+
+    Example:
+
+    >>> combined_weights([1.0, 4.0], [0, 0, 0, 1], 2, "over")
+    [1.0, 12.0]
+    """
+    expected = sampling_weights(labels, num_classes, sampling)
+    if expected is None:
+        return None if class_weight is None else list(class_weight)
+    return (np.asarray(expected) * (1.0 if class_weight is None else np.asarray(class_weight))).tolist()
+
+
 def _drawn(labels, sampling, rng):
     classes, counts = np.unique(labels, return_counts=True)
     target, rows = _target(counts, sampling), []

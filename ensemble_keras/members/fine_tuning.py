@@ -128,7 +128,8 @@ def fine_tune(
             for reason in features.skipped.values():
                 raise MemoryError(reason)
             folds = _probe_folds(images, seed)
-            solve_head(model, features.features[model.name], images.labels, folds, class_weight=weights, seed=seed)
+            options = {"class_weight": weights, "sampling": sampling, "seed": seed}
+            solve_head(model, features.features[model.name], images.labels, folds, **options)
         result = trainer.run(images, validation, seed=seed, checkpoint=run.checkpoint(name, depends_on))
         return result_arrays(result) | weight_arrays(model)
 

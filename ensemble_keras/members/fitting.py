@@ -148,19 +148,18 @@ def fit_trained_member(
         refit: Whether the member is trained once more on all images, for the mean of the folds' best epochs; else it
             is the average of the folds' networks, and costs as many times more to run.
         devices: As in `fine_tune`.
-        with_features: Whether a combiner needs the members' features.
+        with_features: Whether a combiner needs the members' features; only with `refit`.
         run: The `Run` that keeps each training's result, and its state after every epoch.
         verbose: 0 shows no progress.
 
     Returns:
         A `FittedMember`.
-
-    Raises:
-        ValueError: If a combiner needs features and `refit` is false: the folds' networks have different ones.
     """
     start = time.perf_counter()
-    if with_features and not refit:
-        raise ValueError("A combiner that takes features needs members of one network each: `refit=True`.")
+    if features is not None:
+        # The backbone may be a model of the user's, who wants to find it as it was.
+        trunk, weights = keras.models.clone_model(trunk), trunk.get_weights()
+        trunk.set_weights(weights)
     template = build_member(trunk, num_classes, name=trunk.name, head=head if features is not None else "linear")
     options = {"class_weight": class_weight, "augmentation": augmentation, "sampling": sampling, "devices": devices}
     trainer = Trainer(template, settings, **options, seed=seed, verbose=verbose)
@@ -270,8 +269,15 @@ class _TrainingUnit:
         else:
             for variable, value in zip(network.variables, self._start, strict=True):
                 variable.assign(value)
-            y, weights = self.dataset.labels[rows], self.trainer.class_weight
-            solve_head(network, self.features[rows], y, self._folds_of(rows), class_weight=weights, seed=seed)
+            solve_head(
+                network,
+                self.features[rows],
+                self.dataset.labels[rows],
+                self._folds_of(rows),
+                class_weight=self.trainer.class_weight,
+                sampling=self.trainer.sampling,
+                seed=seed,
+            )
         arguments = {"seed": seed, "epochs": epochs, "checkpoint": checkpoint}
         arrays = result_arrays(self.trainer.run(self.dataset[rows], validation, **arguments))
         if self.with_features:

@@ -10,6 +10,7 @@ from ensemble_keras.backbones.registry import (
 )
 from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices
+from ensemble_keras.data.sampling import combined_weights
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.features.extraction import extract_features
 from ensemble_keras.members.fitting import fit_frozen_member, fit_trained_member
@@ -29,14 +30,18 @@ def out_of_fold_predictions(
     weights="imagenet",
     head="linear",
     training=None,
+    fine_tune=None,
+    augmentation=None,
     class_weight=None,
+    sampling=None,
+    devices=None,
     store=None,
     verbose=1,
 ):
     """Predicts every image by a member that was fitted without it.
 
     A frozen backbone is run once; its head is fitted once per fold, at the L2 strength with the lowest out-of-fold
-    log loss. A backbone without pretrained weights is trained once per fold.
+    log loss. A backbone without pretrained weights is trained once per fold, and one that is fine-tuned, too.
 
     Args:
         backbone: A name, a name with options, or a `keras.Model` from images in [0, 255] to features.
@@ -49,7 +54,11 @@ def out_of_fold_predictions(
         weights: `"imagenet"`, `None` or a path, for a backbone given by name.
         head: `"linear"` or `"mlp"`, of a frozen backbone.
         training: `Training` settings of a backbone without pretrained weights.
+        fine_tune: `None`: a pretrained backbone stays frozen; or `FineTuning` settings.
+        augmentation: Of training images, as in `build_augmentation`; only where a backbone is trained.
         class_weight: `None`, `"balanced"`, or a dict from class to weight.
+        sampling: `None`, `"over"` or `"under"`, of training images, so that classes are even.
+        devices: As in `fine_tune`.
         store: A `FeatureStore`, its path, or `None`.
         verbose: 0 shows no progress.
 
@@ -66,7 +75,7 @@ def out_of_fold_predictions(
     name, num_classes = backbone_label(backbone), len(classes)
     trunk = build_backbone(backbone, input_shape=(*size, 3), weights=weights_for(backbone, weights))
     weight = class_weights(dataset.labels, classes, class_weight)
-    common = {"num_classes": num_classes, "seed": seed, "class_weight": weight, "run": runs.Run(None, {})}
+    common = {"num_classes": num_classes, "head": head, "seed": seed, "run": runs.Run(None, {})}
 
     def folds():
         digests = dataset.digests()
@@ -74,12 +83,20 @@ def out_of_fold_predictions(
             dataset.labels, groups=dataset.groups, digests=digests, cv=cv, seed=seed, class_names=classes
         )
 
+    features, settings = None, training or Training()
     if has_pretrained_weights(backbone, weights):
         features = extract_features([trunk], dataset, image_size=size, store=store, verbose=verbose)[trunk.name]
-        return fit_frozen_member(name, trunk, features, dataset.labels, folds(), head=head, **common).out_of_fold
+        settings = fine_tune
+    if settings is None:
+        weight = combined_weights(weight, dataset.labels, num_classes, sampling)
+        member = fit_frozen_member(name, trunk, features, dataset.labels, folds(), class_weight=weight, **common)
+        return member.out_of_fold
+    options = {"augmentation": augmentation, "sampling": sampling, "devices": devices, "verbose": verbose}
     held = hold_decoded(dataset, size)
-    settings = training or Training()
-    return fit_trained_member(name, trunk, held, folds(), settings, verbose=verbose, **common).out_of_fold
+    member = fit_trained_member(
+        name, trunk, held, folds(), settings, features=features, class_weight=weight, **options, **common
+    )
+    return member.out_of_fold
 
 
 def weights_for(backbone, weights):

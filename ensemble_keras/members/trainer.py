@@ -9,7 +9,7 @@ import numpy as np
 from ensemble_keras import memory
 from ensemble_keras.data.augmentation import augmentation_config, build_augmentation
 from ensemble_keras.data.dataset import ImageDataset
-from ensemble_keras.data.sampling import resampled
+from ensemble_keras.data.sampling import combined_weights, resampled
 from ensemble_keras.data.splits import train_test_indices
 from ensemble_keras.devices import data_parallel, resolve_devices
 from ensemble_keras.members.heads import solve_linear_head
@@ -146,7 +146,7 @@ class Trainer:
         return whole if below[0] is None or (validation and below[1] is None) else (top, *below)
 
 
-def solve_head(member, features, y, folds, *, class_weight=None, seed=0):
+def solve_head(member, features, y, folds, *, class_weight=None, sampling=None, seed=0):
     """Sets a member's head to what is solved (linear) or trained (hidden units) on features.
 
     Args:
@@ -154,11 +154,13 @@ def solve_head(member, features, y, folds, *, class_weight=None, seed=0):
         features: `(n, d)` of the frozen backbone.
         y: Int array `(n,)` of class indices.
         folds: Int array `(n,)`, by which the L2 strength, or the number of epochs, is chosen.
-        class_weight: Array `(num_classes,)` or `None`.
+        class_weight: Sequence of `num_classes` floats, or `None`.
+        sampling: `None`, `"over"` or `"under"`: counts as the class weights that it amounts to.
         seed: Int.
     """
     units, num_classes = hidden_units(member), member.output_shape[-1]
-    weights = None if class_weight is None else np.asarray(class_weight)
+    weights = combined_weights(class_weight, y, num_classes, sampling)
+    weights = None if weights is None else np.asarray(weights)
     if units:
         head = train_mlp_head(
             features, y, folds, num_classes=num_classes, units=units, seed=seed, class_weight=weights

@@ -151,6 +151,8 @@ def train(
     ):
         batches.epoch = first = kept.restore()
         advance(first)
+        if first == epochs == 0:
+            return TrainingResult({}, 0, {}, "")  # the start was best in every fold
         if first < epochs and not watch.finished:
             trainee.fit(
                 batches,

@@ -361,3 +361,57 @@ def test_blocks_of_keras_applications():
     assert counts["MobileNetV2(alpha=0.35)"] == ["Conv_1", "Conv_1_bn"]
     assert counts["VGG16"] == ["block5_conv1", "block5_conv2", "block5_conv3"]
     assert all(name.startswith("conv5_block3") for name in counts["ResNet50"])
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_fine_tuned_members_in_the_whole_pipeline(data, tmp_path, refit):
+    x, y = data
+    groups, trunk = np.arange(90) // 2, backbone("a")
+    arguments = {"image_size": 16, "cv": 3, "verbose": 0, "refit": refit, "directory": tmp_path / "run"}
+    fitted = ek.EnsembleClassifier(
+        [trunk, backbone("b", seed=5)], fine_tune={"a": dataclasses.replace(QUICK, epochs=2)}, **arguments
+    ).fit(x, y, groups=groups)
+    assert [m["trained"] for m in fitted.card_["members"]] == ["fine-tuned", "head"]
+    assert set(fitted.history_) == {"a"}
+    expected = np.mean([m.predict(x, verbose=0) for m in fitted.members_], axis=0)
+    np.testing.assert_allclose(fitted.predict_proba(x), expected, atol=1e-5)
+    convolutions = [m for m in unfreezing.leaves(fitted.members_[0]) if isinstance(m, keras.layers.Conv2D)]
+    assert len(convolutions) == (3 if refit else 9)
+    fitted.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), fitted.predict_proba(x), atol=1e-5)
+    # The user's own model is what it was.
+    for a, b in zip(trunk.get_weights(), backbone("a").get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_members_trained_per_fold_see_no_group_of_the_held_out_fold(data, monkeypatch):
+    x, y = data
+    seen = []
+    run = Trainer.run
+
+    def spy(self, images, validation, **options):
+        seen.append((set(images.groups), set() if validation is None else set(validation.groups)))
+        return run(self, images, validation, **options)
+
+    monkeypatch.setattr(Trainer, "run", spy)
+    settings = dataclasses.replace(QUICK, epochs=1)
+    arguments = {"image_size": 16, "cv": 3, "verbose": 0, "fine_tune": settings}
+    p = ek.out_of_fold_predictions(backbone("a"), x, y, groups=np.arange(90) // 3, **arguments)
+    assert p.shape == (90, 3)
+    assert len(seen) == 4  # the folds, and all images
+    held_out = [set(map(str, range(30))) - train - validation for train, validation in seen[:3]]
+    assert [len(groups) for groups in held_out] == [10] * 3
+    assert set.union(*held_out) == set(map(str, range(30)))
+    assert not any(train & validation for train, validation in seen)
+
+
+def test_an_average_of_folds_has_no_features_for_a_combiner(data):
+    with pytest.raises(ValueError, match="'concatenate' takes features.*refit=True or a combiner of predictions"):
+        ek.EnsembleClassifier(
+            [backbone("a")], combiner="concatenate", fine_tune=True, refit=False, image_size=16, verbose=0
+        ).fit(*data)
+    with pytest.raises(ValueError, match="`fine_tune` must be one of 'a'"):
+        ek.EnsembleClassifier([backbone("a")], fine_tune={"CNN": True}, image_size=16, verbose=0).fit(*data)
+    with pytest.raises(ValueError, match="`fine_tune` must be True, None or FineTuning"):
+        ek.EnsembleClassifier([backbone("a")], fine_tune=3, image_size=16, verbose=0).fit(*data)

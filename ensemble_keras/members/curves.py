@@ -7,14 +7,11 @@ DIRECTIONS = {"val_loss": "min", "val_accuracy": "max", "val_auc": "max"}
 
 
 def best_epoch(curve, objective):
-    """Returns the first epoch with the best figures.
+    """Returns where in a curve the best figures stand first.
 
     Args:
-        curve: List of dicts of floats, one an epoch, the first before any training.
+        curve: List of dicts of floats, one an epoch.
         objective: `"val_loss"`, `"val_accuracy"` or `"val_auc"`.
-
-    Returns:
-        Int; 0 is before any training.
     """
     sign = 1 if DIRECTIONS[objective] == "min" else -1
     return int(np.argmin([sign * figures[objective] for figures in curve]))

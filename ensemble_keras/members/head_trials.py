@@ -103,7 +103,11 @@ class _Step:
     """A compiled head and the state that it begins with."""
 
     def __init__(self, arrays, num_classes, units, seed):
-        self._arrays, self._dropout, self._optimizer = arrays, _Dropout(seed, dtype="float32", name="dropout"), _AdamW(1e-3)
+        self._arrays, self._dropout, self._optimizer = (
+            arrays,
+            _Dropout(seed, dtype="float32", name="dropout"),
+            _AdamW(1e-3),
+        )
         x = inputs = keras.Input((arrays[0].shape[1],))
         x = self._dropout(x)
         for count in units:

@@ -1,3 +1,5 @@
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -52,8 +54,11 @@ def test_a_linear_head_is_trained_as_plain_adamw_does_it(data):
 
 @pytest.mark.parametrize("head", [{"head": "linear"}, {"head": "mlp", "units": 8}])
 def test_a_trial_does_not_depend_on_those_before_it(data, head):
+    state = random.getstate(), np.random.get_state()[1].copy()
     several, values = trials(data), {**VALUES, **head, "dropout": 0.3}
     first = several.run(values)
+    assert random.getstate() == state[0]
+    np.testing.assert_array_equal(np.random.get_state()[1], state[1])
     several.run({**values, "learning_rate": 1.0, "weight_decay": 5.0, "batch_size": 32, "dropout": 0.9})
     assert several.run(values) == first == trials(data).run(values)
     assert trials(data, seed=1).run(values) != first

@@ -1,7 +1,11 @@
 import logging
+import sys
+import weakref
 
+import keras
 import numpy as np
 import pytest
+from many_fine_tunings import resident_megabytes
 
 from ensemble_keras import memory
 
@@ -60,9 +64,68 @@ def test_another_error_passes():
 
 
 def test_freeing_keeps_what_is_in_use():
-    import keras
-
     layer = keras.layers.Dense(2)
     before = keras.ops.convert_to_numpy(layer(np.ones((1, 3), "float32")))
     memory.free()
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(np.ones((1, 3), "float32"))), before, rtol=1e-6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_freed_in_small_pieces_goes_back_to_the_machine():
+    # Pieces too small to be returned one by one; some that stay keep the C library from returning the others.
+    pieces = [np.ones(1250) for _ in range(20000)]
+    kept = pieces[::200]
+    full = resident_megabytes()
+    del pieces
+    memory.free()
+    assert full - resident_megabytes() > 100
+    assert sum(len(piece) for piece in kept) == 125000
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow registers gradients")
+def test_a_step_that_was_traced_and_is_gone_leaves_nothing_behind():
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def doubled(x):
+        return 2 * x, lambda upstream: 3 * upstream
+
+    def make_step():
+        @tf.function
+        def step(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = tf.reduce_sum(doubled(x))
+            return tape.gradient(y, x)
+
+        return step
+
+    def graph_of(step):
+        return weakref.ref(step.get_concrete_function(tf.TensorSpec([2])).graph)
+
+    outside = make_step()
+    stays = graph_of(outside)
+    with memory.without_registered_gradients():
+        step = make_step()
+        gone = graph_of(step)
+    # It was traced with its gradient, and runs with it.
+    np.testing.assert_array_equal(step(tf.constant([1.0, 1.0])), [3, 3])
+    del step, outside
+    memory.free()
+    assert gone() is None
+    # What was registered outside of the block is none of ours.
+    assert stays() is not None
+
+
+def test_a_step_with_smaller_batches_takes_registered_gradients_out(monkeypatch):
+    registered = {"CustomGradient-1": "of another", "Sub": "of an operation"}
+    monkeypatch.setattr(memory, "_registered_gradients", lambda: registered)
+
+    def step(size):
+        registered[f"CustomGradient-{size}0"] = "of the step"
+        registered["Wave"] = "of the user's callback"
+        if size > 1:
+            raise MemoryError("no room")
+
+    memory.with_smaller_batches(step, 2, name="VGG19")
+    assert sorted(registered) == ["CustomGradient-1", "Sub", "Wave"]

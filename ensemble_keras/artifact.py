@@ -1,5 +1,7 @@
 """Artifact: one `.keras` file that holds the model and its card, and opens with Keras alone."""
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -16,15 +18,20 @@ from ensemble_keras.runs import atomic_path
 
 CARD = "ensemble.json"
 FORMAT = 1
+# What every card has, and of which kind.
+_WRITTEN = {"class_names": list, "filter": str}
 _FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Keras classes that carry code in their config, or load it from elsewhere.
 _CODE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper"}
 
-# Keras and Pillow only: this is how the file is used where our package is not installed.
+# Keras and Pillow only: this is how the file is used where our package is not installed. Our own decoding also takes
+# pictures of 16 bits and with transparency, which Pillow's `convert` cuts off and ignores.
 _SNIPPET = """\
 import json, zipfile, keras, numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps  # for 8-bit pictures without transparency
 model, card = keras.saving.load_model({file!r}), json.loads(zipfile.ZipFile({file!r}).read({card!r}))
 image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB").resize({size}, Image.Resampling.{filter})
 probabilities = model.predict(np.asarray(image, "float32")[None], verbose=0)[0]
@@ -53,6 +60,7 @@ def save_ensemble(model, path, *, card, verbose=1):
         `"snippet"` (six lines that use the file with Keras and Pillow alone).
 
     Raises:
+        OSError: If the disk is full; the file of that name, if there is one, is as it was.
         TypeError: If `model` is not a `keras.Model`, or the card holds what JSON cannot.
         ValueError: If `path` does not end in `.keras`, the card lacks a required entry or contradicts the model, or
             the model holds a Lambda layer, which no safe loader takes.
@@ -73,7 +81,7 @@ def save_ensemble(model, path, *, card, verbose=1):
         raise TypeError(f"`model` must be a `keras.Model`. Received: {model!r}.")
     card = _complete(card, model, path.name)
     text = json.dumps(card, indent=1, allow_nan=False)
-    with atomic_path(path) as temporary:
+    with _room_for(path), atomic_path(path) as temporary:
         model.save(temporary)
         _refuse_code(temporary, "The model", "Take a stock layer or `keras.ops` in its place.")
         with zipfile.ZipFile(temporary, "a") as file:
@@ -133,7 +141,27 @@ def read_card(path):
             f"The card of {str(path)!r} must have format {FORMAT}. Received: {found!r}. If a newer ensemble_keras "
             "wrote it, update this one."
         )
+    lacking = [key for key, kind in _WRITTEN.items() if not isinstance(card.get(key), kind)]
+    if lacking:
+        raise ValueError(
+            f"The card of {str(path)!r} lacks {', '.join(map(repr, lacking))}. `save_ensemble` writes whole cards."
+        )
     return card
+
+
+@contextlib.contextmanager
+def _room_for(path):
+    """Says of a full disk what is kept and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        # What Keras' own writers raise often has the number in its text only.
+        if error.errno not in _FULL and not any(os.strerror(number) in str(error) for number in _FULL):
+            raise
+        raise OSError(
+            f"There is no room to write {str(path)!r}: {error}. A file of that name is as it was. Make room and save "
+            "again; with a `directory`, the same command goes on from the last finished step."
+        ) from error
 
 
 def _complete(card, model, file_name):
@@ -204,5 +232,10 @@ def _plain(value, where):
 
 
 def member_names(card):
-    """Returns a dict from the name of each member's layer in the model to its name in the card."""
-    return {layer_name(member["name"]): member["name"] for member in card["members"]}
+    """Returns a dict from the name of each member's layer in the model to its name in the card.
+
+    Empty where the card, which may be anybody's, names no members as ours do.
+    """
+    members = card.get("members")
+    named = [member for member in members if isinstance(member, dict)] if isinstance(members, list) else []
+    return {layer_name(member["name"]): member["name"] for member in named if isinstance(member.get("name"), str)}

@@ -10,11 +10,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from ensemble_keras import artifact, pipeline
 from ensemble_keras._validation import check_choice, check_image_size
-from ensemble_keras.backbones.registry import backbone_label, build_backbone, has_pretrained_weights
+from ensemble_keras.backbones.registry import (
+    backbone_label,
+    build_backbone,
+    check_pretrained,
+    has_pretrained_weights,
+)
+from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners.choice import named_combiners
 from ensemble_keras.data.augmentation import augmentation_config
 from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
+from ensemble_keras.data.leaks import SeenImages
 from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.devices import resolve_devices
 from ensemble_keras.evaluation.leaderboard import leaderboard_text
@@ -24,6 +31,11 @@ from ensemble_keras.members.member import HEADS
 from ensemble_keras.members.out_of_fold import weights_for
 from ensemble_keras.members.settings import FineTuning, Training
 from ensemble_keras.runs import Run
+
+# Under this heading a report lists training images among those that it was made of.
+SEEN = "training images among the test images"
+# Layers of a member, or of the ensemble beside its members, have these names.
+_TAKEN = ("images", "features", "predictions", "views", "dropout", "hidden_1")
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEstimator):
@@ -74,7 +86,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         out_of_fold_: Float32 array `(n, members, num_classes)`.
         leaderboard_: `pandas.DataFrame`, a row for each member and each combiner compared: out-of-fold accuracy, log
             loss and ROC AUC, the difference in accuracy to the best member with its 95 % interval, seconds,
-            parameters.
+            parameters; with validation data `validation_accuracy`, too.
         verdict_: String: whether the ensemble is worth it.
         history_: Dict from member to its curves, of what trains by epochs.
 
@@ -148,8 +160,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             ValueError: If an argument, an image or a label is not as described; before anything is trained.
         """
         size, names = self._check_arguments()
-        dataset, self.classes_ = with_class_indices(as_dataset(x, y, groups=groups))
-        combiners = named_combiners(self.combiner, len(self.classes_))
+        dataset, classes = with_class_indices(as_dataset(x, y, groups=groups))
+        combiners = named_combiners(self.combiner, len(classes))
         plan = pipeline.Plan(
             trunks={
                 name: build_backbone(backbone, input_shape=(*size, 3), weights=weights_for(backbone, self.weights))
@@ -157,8 +169,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             },
             frozen={n for n, b in zip(names, self.backbones, strict=True) if has_pretrained_weights(b, self.weights)},
             dataset=dataset,
-            validation=self._validation_data(validation_data),
-            classes=self.classes_,
+            validation=_validation_data(validation_data, classes),
+            classes=classes,
             image_size=size,
             combiners=combiners,
             cv=self.cv,
@@ -170,7 +182,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             refit=self.refit,
             devices=self.devices,
             test_time_augmentation=self.test_time_augmentation,
-            class_weight=class_weights(dataset.labels, self.classes_, self.class_weight),
+            class_weight=class_weights(dataset.labels, classes, self.class_weight),
             store=self._store(),
             leaks=self.leaks,
             seed=self.seed,
@@ -178,6 +190,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         )
         with Run(self.directory, self._settings(names)) as run:
             fitted = pipeline.fit(plan, run)
+        # All together and only now: a fit that fails leaves the last one's attributes as they were.
+        self.classes_, self._seen = classes, SeenImages(dataset)
         for name, value in vars(fitted).items():
             setattr(self, f"{name}_", value)
         if self.verbose:
@@ -203,15 +217,24 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             sample_weight: Array `(n,)`, or `None`.
         """
         check_is_fitted(self, "model_")
-        labels = self._with_labels(as_dataset(x, y)).labels
+        labels = _with_class_indices_of(as_dataset(x, y), self.classes_).labels
         return float(np.average(self.predict_proba(x).argmax(axis=1) == labels, weights=sample_weight))
 
     def evaluate(self, x, y=None):
-        """Returns an `EvaluationReport` on images that were not used in `fit`."""
+        """Returns an `EvaluationReport` on images that were not used in `fit`.
+
+        Images whose bytes, or whose group, were among the training images are said in a warning and in the report, or
+        refused with `leaks="error"`. `find_leaks` finds near-duplicates, too.
+
+        Raises:
+            ValueError: If labels are missing or unknown; with `leaks="error"`, if there are training images.
+        """
         check_is_fitted(self, "model_")
+        dataset = _with_class_indices_of(as_dataset(x, y), self.classes_)
+        seen = self._seen.check(dataset, leaks=self.leaks)
         return EvaluationReport.from_model(
             self.model_,
-            self._with_labels(as_dataset(x, y)),
+            dataset,
             class_names=[str(name) for name in self.classes_],
             member_names=artifact.member_names(self.card_),
             verbose=self.verbose,
@@ -219,7 +242,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             leaderboard=self.leaderboard_,
             history=self.history_,
             out_of_fold=self.card_["validation"]["out_of_fold"],
-            details=self.card_,
+            details={**self.card_, **({SEEN: seen} if len(seen) else {})},
         )
 
     def save(self, path):
@@ -232,9 +255,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(self.backbones, str | keras.Model) or not len(self.backbones):
             raise ValueError(f"`backbones` must be a list of at least one backbone. Received: {self.backbones!r}.")
         names = [backbone_label(backbone) for backbone in self.backbones]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"Two backbones are called {name!r}. Give each another name or other options.")
+        _check_names(names)
         # A slip here would train every backbone from scratch.
         if self.weights not in (None, "imagenet") and not any(
             has_pretrained_weights(backbone, self.weights) for backbone in self.backbones
@@ -242,29 +263,14 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"`weights` must be 'imagenet', None, or what one of the backbones knows. Received: {self.weights!r}."
             )
+        for backbone in self.backbones:
+            check_pretrained(backbone, self.weights)
         check_choice("head", self.head, HEADS)
         check_choice("leaks", self.leaks, ["warn", "error"])
         check_choice("sampling", self.sampling, SAMPLINGS)
         augmentation_config(self.augmentation)
         resolve_devices(self.devices)
         return size, names
-
-    def _validation_data(self, validation_data):
-        if validation_data is None:
-            return None
-        parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
-        return self._with_labels(as_dataset(*parts))
-
-    def _with_labels(self, dataset):
-        """Returns a dataset with its labels (names, labels as in `classes_`, or class indices) as class indices."""
-        if dataset.labels is None:
-            raise ValueError(
-                "Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset."
-            )
-        labels = dataset.labels
-        if dataset.class_names is not None:
-            labels = np.asarray(dataset.class_names)[labels]
-        return dataset.with_labels(encode_labels(labels, self.classes_), class_names=None)
 
     def _fine_tuning(self, names):
         """Returns a dict from the name of each pretrained backbone that is fine-tuned to its settings."""
@@ -296,5 +302,40 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             "refit": self.refit,
         }
         settings = {key: getattr(self, key) for key in ("image_size", "weights", "head", "class_weight", "seed")}
+        if isinstance(self.class_weight, dict):
+            # Keys may be ints of NumPy, of which JSON knows nothing.
+            settings["class_weight"] = {str(name): weight for name, weight in self.class_weight.items()}
         # Not the combiner: another one takes up all that is there, and its own fit takes seconds.
         return {**settings, "backbones": names, "cv": str(self.cv), **training}
+
+
+def _check_names(names):
+    layers = {}
+    for name in names:
+        layer = layer_name(name)
+        if layer in layers:
+            other = layers[layer]
+            same = f"are called {name!r}" if name == other else f"{other!r} and {name!r} would be layers {layer!r}"
+            raise ValueError(f"Two backbones {same}. Give each another name or other options.")
+        if layer in _TAKEN:
+            raise ValueError(
+                f"A backbone may not be called {name!r}: another layer of the model is. Give it another name."
+            )
+        layers[layer] = name
+
+
+def _validation_data(validation_data, classes):
+    if validation_data is None:
+        return None
+    parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+    return _with_class_indices_of(as_dataset(*parts), classes)
+
+
+def _with_class_indices_of(dataset, classes):
+    """Returns a dataset with its labels (names, labels as in `classes`, or class indices) as class indices."""
+    if dataset.labels is None:
+        raise ValueError("Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset.")
+    labels = dataset.labels
+    if dataset.class_names is not None:
+        labels = np.asarray(dataset.class_names)[labels]
+    return dataset.with_labels(encode_labels(labels, classes), class_names=None)

@@ -15,6 +15,7 @@ _IN_SHELL = {
     "See list_backbones().": "See 'ensemble-keras backbones'.",
     "on_bad_image='skip'": "--on-bad-image skip",
     "weights=None": "--weights none",
+    "the path of a weights file": "\"NAME(weights='FILE')\" with a weights file",
     "Correct `directory`": "Correct --images",
     "or use `from_dataframe`": "or give a .csv table",
     "`y_true` must hold": "The labels must be",
@@ -116,7 +117,11 @@ def _add_fit(commands):
         help=f"{', '.join(COMBINERS[:-1])}, or auto: the simplest that is not worse (default: %(default)s)",
     )
     fit.add_argument(
-        "--image-size", type=int, default=224, metavar="PIXELS", help="side of the images (default: %(default)s)"
+        "--image-size",
+        type=_image_size,
+        default=224,
+        metavar="PIXELS",
+        help="side of the images, or HEIGHTxWIDTH such as 224x160 (default: %(default)s)",
     )
     fit.add_argument(
         "--weights",
@@ -135,6 +140,12 @@ def _add_fit(commands):
         help="keeps features and finished work: the same command goes on after a kill",
     )
     fit.add_argument("--seed", type=int, default=0, help="of the folds and of training (default: %(default)s)")
+    fit.add_argument(
+        "--leaks",
+        choices=["warn", "error"],
+        default="warn",
+        help="what to do about pictures or groups in both training and test data (default: %(default)s)",
+    )
     fit.add_argument("--test", metavar="DATA", help="images to evaluate on, in the form of the training images")
     _add_data_options(fit)
 
@@ -147,6 +158,16 @@ def _command(commands, name, description):
         epilog=f"example:\n{_EXAMPLES[name]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _image_size(text):
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if not 0 < len(sides) < 3:
+        raise argparse.ArgumentTypeError(f"must be one int or HEIGHTxWIDTH, in pixels. Received: {text!r}")
+    return sides[0] if len(sides) == 1 else tuple(sides)
 
 
 def _add_data_options(command):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ensemble_keras.artifact import load_ensemble, member_names
 from ensemble_keras.backbones.registry import default_size, has_pretrained_weights, list_backbones
-from ensemble_keras.classifier import EnsembleClassifier
+from ensemble_keras.classifier import SEEN, EnsembleClassifier
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.data.labels import encode_labels
 from ensemble_keras.data.leaks import check_leaks
@@ -31,6 +31,7 @@ def fit(options):
         training=None if options.epochs is None else Training(epochs=options.epochs),
         class_weight=options.class_weight,
         directory=options.directory,
+        leaks=options.leaks,
         seed=options.seed,
         verbose=int(not options.quiet),
     )
@@ -40,9 +41,12 @@ def fit(options):
     classifier.fit(train)
     classifier.save(options.output)
     if test is not None:
-        report = classifier.evaluate(test)
+        with warnings.catch_warnings():
+            # Said before the fit, with near-duplicates.
+            warnings.filterwarnings("ignore", message=".* in the training and the test data")
+            report = classifier.evaluate(test)
         if len(leaks):
-            report.details = {**report.details, "training images among the test images": leaks}
+            report.details = {**report.details, SEEN: leaks}
         _show(report, options)
 
 
@@ -56,8 +60,8 @@ def evaluate(options):
         dataset,
         class_names=card["class_names"],
         # Whoever calls `save_ensemble` may give a card without these.
-        member_names=member_names(card) if card.get("members") else None,
-        out_of_fold=(card.get("validation") or {}).get("out_of_fold"),
+        member_names=member_names(card),
+        out_of_fold=_dict(_dict(card.get("validation")).get("out_of_fold")),
         verdict=card.get("verdict"),
         details=card,
         verbose=int(not options.quiet),
@@ -70,8 +74,11 @@ def predict(options):
     files = _image_files(options.images)
     model, card = load_ensemble(options.model)
     probabilities = predict_images(model, ImageDataset.from_files(files), verbose=int(not options.quiet))
-    table = pd.DataFrame(probabilities, columns=card["class_names"])
-    table.insert(0, "class", [card["class_names"][i] for i in probabilities.argmax(axis=1)])
+    names = card["class_names"]
+    # A class may be called as one of the columns before it.
+    columns = [f"probability of {name}" if name in ("file", "class") else name for name in names]
+    table = pd.DataFrame(probabilities, columns=columns)
+    table.insert(0, "class", [names[i] for i in probabilities.argmax(axis=1)])
     table.insert(0, "file", files)
     with atomic_path(options.output) as temporary:
         table.to_csv(temporary, index=False)
@@ -91,7 +98,7 @@ def _test_dataset(options, train):
     test = _dataset(options.test, options)
     _check_classes(test, train.class_names)
     # Reads every image of both sides once, so it also lists those that are not readable.
-    return test, check_leaks(train, test)
+    return test, check_leaks(train, test, leaks=options.leaks)
 
 
 def _check_classes(dataset, class_names):
@@ -130,6 +137,10 @@ def _image_files(given):
 
 def _is_image_file(path):
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _dict(value):
+    return value if isinstance(value, dict) else {}
 
 
 def _show(report, options):

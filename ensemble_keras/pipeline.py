@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ensemble_keras.combiners.choice import choose, try_combiner
+from ensemble_keras.backbones.spec import layer_name
+from ensemble_keras.combiners.choice import check_combiners, choose, try_combiner
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import fit_combiner
 from ensemble_keras.data.decoding import FILTER
@@ -15,6 +16,7 @@ from ensemble_keras.data.leaks import check_leaks
 from ensemble_keras.data.sampling import combined_weights
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.evaluation.leaderboard import leaderboard, verdict
+from ensemble_keras.evaluation.validation import validate
 from ensemble_keras.features.extraction import extract
 from ensemble_keras.measures.metrics import metric_summary
 from ensemble_keras.members.fitting import fit_frozen_member, fit_trained_member
@@ -74,6 +76,8 @@ def fit(plan, run):
         A `Fitted`.
     """
     _check_refit(plan)
+    widths = {layer_name(name): trunk.output_shape[-1] for name, trunk in plan.trunks.items()}
+    check_combiners(plan.combiners, widths, len(plan.classes))
     _folds(plan)  # Too few images of a class: said before the long work.
     frozen = {name: trunk for name, trunk in plan.trunks.items() if name in plan.frozen}
     extraction = extract(frozen, plan.dataset, image_size=plan.image_size, store=plan.store, verbose=plan.verbose)
@@ -162,7 +166,13 @@ def _join(plan, members, skipped, folds, leaks):
     model = build_ensemble(models, combiner, test_time_augmentation=plan.test_time_augmentation)
     parameters = {member.name: member.model.count_params() for member in members}
     statistics = {"parameters": parameters, "groups": groups, "seed": plan.seed}
-    table = leaderboard(members, candidates, chosen, y, skipped=skipped, **statistics)
+    validation = None
+    if plan.validation is not None:
+        fitted = {c.name: combiner if c is chosen else c.fitted for c in candidates}
+        fitted = {name: layer for name, layer in fitted.items() if layer is not None}
+        named = {member.name: member.model for member in members}
+        validation = validate(named, fitted, plan.validation, verbose=plan.verbose)
+    table = leaderboard(members, candidates, chosen, y, skipped=skipped, validation=validation, **statistics)
     sentence = verdict(chosen, members, y, **statistics)
     return Fitted(
         model=model,
@@ -172,14 +182,15 @@ def _join(plan, members, skipped, folds, leaks):
         leaderboard=table,
         verdict=sentence,
         history={member.name: member.history for member in members if member.history},
-        card=_card(plan, members, chosen, combiner, sentence, leaks),
+        card=_card(plan, members, chosen, combiner, sentence, leaks, validation),
     )
 
 
-def _card(plan, members, chosen, combiner, sentence, leaks):
+def _card(plan, members, chosen, combiner, sentence, leaks, validation):
     """What the saved file says of itself."""
     y = plan.dataset.labels
     figures = metric_summary(y, chosen.out_of_fold)
+    of_members, of_ensembles = (validation[kind] if validation else {} for kind in ("member", "ensemble"))
     return {
         "class_names": [str(name) for name in plan.classes],
         "image_size": list(plan.image_size),
@@ -190,6 +201,7 @@ def _card(plan, members, chosen, combiner, sentence, leaks):
                 **member.details,
                 "parameters": member.model.count_params(),
                 "out_of_fold": metric_summary(y, member.out_of_fold),
+                "validation_accuracy": of_members.get(member.name),
                 "note": member.note,
             }
             for member in members
@@ -205,7 +217,12 @@ def _card(plan, members, chosen, combiner, sentence, leaks):
             "skipped": plan.dataset.skipped.to_dict("records"),
             "leaks": leaks,
         },
-        "validation": {"out_of_fold": {**figures, "n": len(y)}},
+        "validation": {
+            "out_of_fold": {**figures, "n": len(y)},
+            "validation_data": {"accuracy": of_ensembles.get(chosen.name), "n": len(plan.validation)}
+            if validation
+            else None,
+        },
         "verdict": sentence,
         "seed": plan.seed,
         "created": datetime.date.today().isoformat(),

@@ -50,6 +50,7 @@ def call_builder(builder, *, input_shape, weights, options, label):
 
     Raises:
         TypeError: If it returned something else.
+        ValueError: If it cannot be called with these options.
     """
     parameters = inspect.signature(builder).parameters
     given = dict(zip(_GIVEN, (input_shape, weights, False, None), strict=True))
@@ -57,7 +58,15 @@ def call_builder(builder, *, input_shape, weights, options, label):
     positional = []
     if _shape_parameter(parameters):
         positional.append(given.pop("input_shape"))
-    model = builder(*positional, **{name: value for name, value in given.items() if name in taken}, **options)
+    try:
+        model = builder(*positional, **{name: value for name, value in given.items() if name in taken}, **options)
+    except (TypeError, KeyError, AttributeError, IndexError, ZeroDivisionError) as error:
+        # Without options it is the builder's own mistake, and its traceback tells more.
+        if not options:
+            raise
+        raise ValueError(
+            f"{label} cannot be built with these options, {options}: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(model, keras.Model):
         raise TypeError(f"The builder of {label} must return a keras.Model. Received: {type(model).__name__}.")
     return model

@@ -225,6 +225,27 @@ def has_pretrained_weights(backbone, weights):
     return weights is not None and (is_weights_file(weights) or known is None or weights in known)
 
 
+def check_pretrained(backbone, weights):
+    """Raises `ValueError` if there are pretrained weights of a backbone, but none of this name.
+
+    `has_pretrained_weights` is false then: the backbone would be trained from scratch. One without any pretrained
+    weights, an option `weights` in the text, and a `keras.Model` pass.
+
+    Example:
+    >>> check_pretrained("CNN", "imagenet")
+    """
+    if isinstance(backbone, keras.Model) or weights is None:
+        return
+    spec = parse_backbone(backbone)
+    known = _BACKBONES[spec.name.lower()].weights
+    if known and "weights" not in spec.options and not is_weights_file(weights) and weights not in known:
+        raise ValueError(
+            f"{spec.label} has no weights {weights!r}, only {', '.join(map(repr, known))}, and would be trained from "
+            f'scratch.{suggest(weights, known)} Its own stand in its text: "{spec.name}(weights={known[0]!r})", or '
+            "weights=None."
+        )
+
+
 def default_size(backbone):
     """Returns the side in pixels that a backbone was made for; for a `keras.Model` its input height, or 224."""
     if isinstance(backbone, keras.Model):

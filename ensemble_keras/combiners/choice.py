@@ -1,6 +1,8 @@
 """Choice: combiners by name, compared on out-of-fold predictions."""
 
 import dataclasses
+import itertools
+import re
 import time
 
 import keras
@@ -8,6 +10,7 @@ import numpy as np
 
 from ensemble_keras._validation import suggest
 from ensemble_keras.combiners.concatenation import ConcatenateDense
+from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import combine, fit_combiner, fit_out_of_fold
 from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
@@ -55,10 +58,7 @@ def named_combiners(combiner, num_classes):
         ValueError: If it is none of these.
     """
     if isinstance(combiner, list | tuple):
-        found = [named_combiners(one, num_classes) for one in combiner]
-        if not found or len(set().union(*found)) < sum(map(len, found)):
-            raise ValueError(f"A list of combiners must hold different ones, at least one. Received: {combiner!r}.")
-        return {name: layer for part in found for name, layer in part.items()}
+        return _several(combiner, num_classes)
     if isinstance(combiner, str) and combiner == "auto":
         return named_combiners(_COMPARED, num_classes)
     if isinstance(combiner, keras.layers.Layer):
@@ -75,6 +75,27 @@ def named_combiners(combiner, num_classes):
             f"Unknown combiner {combiner!r}. Known: {', '.join(known)}, or a layer.{suggest(combiner, known)}"
         )
     return {combiner: _MAKERS[combiner](num_classes)}
+
+
+def check_combiners(combiners, widths, num_classes):
+    """Raises `ValueError` if a combiner does not fit its members, before there are any: it joins tiny ones.
+
+    Args:
+        combiners: Dict from name to layer; they are not changed.
+        widths: Dict from the name of each member's layer to the width of its features.
+        num_classes: Int.
+    """
+    members = [_stand_in(name, width, num_classes) for name, width in widths.items()]
+    for name, combiner in combiners.items():
+        try:
+            build_ensemble(members, type(combiner).from_config(combiner.get_config()))
+        except (TypeError, ValueError) as error:
+            # Keras wraps what a layer raises: its own message stands in bold type, or at the end.
+            own = re.search("(?s)\x1b\\[1m(.*?)\x1b\\[0m|Error encountered:\\s*(.*)", str(error))
+            raise ValueError(
+                f"The combiner {name!r} does not fit {len(members)} members of {num_classes} classes with features "
+                f"of the widths {list(widths.values())}. {(own[1] or own[2]) if own else error}"
+            ) from error
 
 
 def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_weight=None, seed=0):
@@ -121,6 +142,30 @@ def choose(candidates, y, *, groups=None, seed=0):
         ):
             return candidate
     return best
+
+
+def _several(combiners, num_classes):
+    """Returns the layers of a list; Keras numbers its layers, so one's own may have the name of another."""
+    found, given = {}, []
+    for one in combiners:
+        part = named_combiners(one, num_classes)
+        given += [id(one)] if isinstance(one, keras.layers.Layer) else part
+        found |= {_free_name(name, found): layer for name, layer in part.items()}
+    if not found or len(set(given)) < len(given):
+        raise ValueError(f"A list of combiners must hold different ones, at least one. Received: {combiners!r}.")
+    return found
+
+
+def _free_name(name, taken):
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in taken else next(free for free in numbered if free not in taken)
+
+
+def _stand_in(name, width, num_classes):
+    images = keras.Input((1, 1, 3), name="images")
+    features = keras.layers.Dense(width, name="features")(keras.layers.Flatten()(images))
+    predictions = keras.layers.Dense(num_classes, "softmax", dtype="float32", name="predictions")(features)
+    return keras.Model(images, predictions, name=name)
 
 
 def _by_fold(combiner, predictions, y, folds, features, arguments):

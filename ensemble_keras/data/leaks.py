@@ -54,6 +54,25 @@ def find_leaks(train, test):
     train, test = as_dataset(train), as_dataset(test)
     exact = _exact_pairs(train.digests(), test.digests())
     near = [pair for pair in _near_pairs(_thumbnails(train), _thumbnails(test)) if pair[:2] not in exact]
+    return _table(train, test, exact, near)
+
+
+class SeenImages:
+    """What is kept of training images to know them again: names, digests and groups, some bytes per image.
+
+    Args:
+        dataset: An `ImageDataset`.
+    """
+
+    def __init__(self, dataset):
+        self.names, self.groups, self._digests = dataset.names, dataset.groups, dataset.digests()
+
+    def check(self, test, *, leaks="warn"):
+        """Does what `check_leaks` does, but for near-duplicates, which are known by the pixels alone."""
+        return _say(_table(self, test, _exact_pairs(self._digests, test.digests()), []), leaks)
+
+
+def _table(train, test, exact, near):
     pairs = [(i, j, "exact", 0.0) for i, j in exact] + [(i, j, "near", distance) for i, j, distance in near]
     pairs += [(i, j, "group", np.nan) for i, j in _group_pairs(train.groups, test.groups)]
     train_names, test_names = train.names, test.names
@@ -76,7 +95,10 @@ def check_leaks(train, test, *, leaks="warn"):
         ValueError: If there are leaks and `leaks="error"`.
     """
     check_choice("leaks", leaks, ["warn", "error"])
-    found = find_leaks(train, test)
+    return _say(find_leaks(train, test), leaks)
+
+
+def _say(found, leaks):
     if not len(found):
         return found
     counts = ", ".join(f"{count} {kind}" for kind, count in found["kind"].value_counts(sort=False).items())
@@ -87,7 +109,7 @@ def check_leaks(train, test, *, leaks="warn"):
     )
     if leaks == "error":
         raise ValueError(message)
-    warnings.warn(message, stacklevel=2)
+    warnings.warn(message, stacklevel=3)
     return found
 
 

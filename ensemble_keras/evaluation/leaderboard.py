@@ -1,5 +1,7 @@
 """Leaderboard: what each member and each combiner is worth, and whether an ensemble pays."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 
@@ -9,7 +11,7 @@ from ensemble_keras.measures.significance import compare
 _FIGURES = ("accuracy", "log_loss", "roc_auc")
 
 
-def leaderboard(members, candidates, chosen, y, *, skipped, parameters, groups=None, seed=0):
+def leaderboard(members, candidates, chosen, y, *, skipped, parameters, validation=None, groups=None, seed=0):
     """Compares members and combiners on the same out-of-fold predictions.
 
     Args:
@@ -19,13 +21,15 @@ def leaderboard(members, candidates, chosen, y, *, skipped, parameters, groups=N
         y: Int array `(n,)` of class indices.
         skipped: Dict from the name of a member that could not be used to the reason.
         parameters: Dict from a member's name to its number of parameters.
+        validation: What `validate` gave, or `None`: there are no validation data.
         groups: Sequence `(n,)` or `None`: the intervals resample groups where there are any.
         seed: Int, of the resampling.
 
     Returns:
         A `pandas.DataFrame`, a row for each member, then for each combiner: `name`, `kind` (`"member"` or
         `"ensemble"`), `chosen`, out-of-fold `accuracy`, `log_loss` and `roc_auc`, the `difference` in accuracy to the
-        best member with its 95 % interval `low` to `high` (paired bootstrap), `seconds`, `parameters`, `note`.
+        best member with its 95 % interval `low` to `high` (paired bootstrap), `seconds`, `parameters`, `note`; and,
+        where there are validation data, `validation_accuracy`, NaN of what was not fitted on all images.
     """
     best = best_member(members, y)
     rows = [
@@ -37,7 +41,11 @@ def leaderboard(members, candidates, chosen, y, *, skipped, parameters, groups=N
         rows.append(row | {"chosen": candidate is chosen, "parameters": total, "note": ""})
     rows += [{"name": name, "kind": "member", "chosen": False, "note": reason} for name, reason in skipped.items()]
     columns = ["name", "kind", "chosen", *_FIGURES, "difference", "low", "high", "seconds", "parameters", "note"]
-    return pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
+    table = pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
+    if validation is not None:
+        accuracies = [validation[row.kind].get(row.name, np.nan) for row in table.itertuples(index=False, name="Row")]
+        table.insert(columns.index("difference"), "validation_accuracy", accuracies)
+    return table
 
 
 def leaderboard_text(table):
@@ -58,6 +66,10 @@ def leaderboard_text(table):
         if row.accuracy == row.accuracy:
             lines.append(f"{name:{width}}{_cells(_texts(row))}")
     notes = [f"{row.name}: {row.note}" for row in table.itertuples() if row.note]
+    if "validation_accuracy" in table:
+        known = table.dropna(subset="validation_accuracy")
+        listed = (f"{row.name} {row.validation_accuracy:.4f}" for row in known.itertuples())
+        notes.insert(0, textwrap.fill(f"Accuracy on the validation data: {', '.join(listed)}.", 80))
     return "\n".join(lines + [""] * bool(notes) + notes)
 
 

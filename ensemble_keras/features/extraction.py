@@ -113,7 +113,7 @@ class Extraction:
     seconds: dict
 
 
-def extract(models, dataset, *, image_size, store=None, batch_size=64, views=None, verbose=1):
+def extract(models, dataset, *, image_size, store=None, batch_size=64, views=None, verbose=1, doing=None):
     """Runs built backbones over a dataset, as `extract_features` does, and skips one that runs out of memory.
 
     Args:
@@ -124,6 +124,7 @@ def extract(models, dataset, *, image_size, store=None, batch_size=64, views=Non
         batch_size: Int.
         views: `Views`, or `None` for the images as they are.
         verbose: 0 shows no progress.
+        doing: String, the text before the bar. Defaults to `"Running"` and what runs.
 
     Returns:
         An `Extraction`.
@@ -140,7 +141,7 @@ def extract(models, dataset, *, image_size, store=None, batch_size=64, views=Non
     names = next(iter(models), "") if len(models) == 1 else f"{len(models)} backbones"
     try:
         with (
-            progress_bar(f"Running {names}", total, verbose=verbose and models) as advance,
+            progress_bar(doing or f"Running {names}", total, verbose=verbose and models) as advance,
             concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as workers,
             without_retracing_warnings(),
         ):
@@ -249,7 +250,8 @@ def predict(model, dataset, *, image_size=None, batch_size=64, verbose=1):
         MemoryError: If not even one image at a time fits.
     """
     size = image_size or model.input_shape[1:3]
-    result = extract({model.name: model}, dataset, image_size=size, batch_size=batch_size, verbose=verbose)
+    options = {"batch_size": batch_size, "verbose": verbose, "doing": "Predicting"}
+    result = extract({model.name: model}, dataset, image_size=size, **options)
     for reason in result.skipped.values():
         raise MemoryError(reason)
     return result.features[model.name]

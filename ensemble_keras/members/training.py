@@ -16,6 +16,10 @@ from ensemble_keras.measures.metrics import check_probabilities
 from ensemble_keras.members.checkpoint import Checkpoint
 from ensemble_keras.members.optimizers import build_optimizer
 
+# Probabilities below count as this: its logarithm and its gradient are still numbers.
+_SMALLEST = 1e-30
+# Of the focal loss, as in its paper.
+_GAMMA = 2
 # What is smaller in a better model.
 _LOWER_IS_BETTER = {"val_loss": True, "val_accuracy": False, "val_auc": False}
 
@@ -55,13 +59,10 @@ class Trainee(keras.Model):
         self.network, self.augmentation, self.settings = network, augmentation, settings
         self.num_classes = max(network.output_shape[-1], 2)
         self.class_weight = None if class_weight is None else np.asarray(class_weight, "float32")
-        losses = {
-            "crossentropy": keras.losses.CategoricalCrossentropy,
-            # Its alpha would only scale the loss: weights of classes have an argument of their own.
-            "focal": lambda **options: keras.losses.CategoricalFocalCrossentropy(alpha=1.0, **options),
-        }
-        self.loss_of_rows = losses[settings.loss](label_smoothing=settings.label_smoothing, reduction=None)
         self._initial_state = None
+        if augmentation is not None and not augmentation.built:
+            augmentation.build({"images": (None, *network.input_shape[1:])})
+            augmentation.built = True
 
     def call(self, inputs, training=False):
         """Returns the probabilities, and the labels that belong to them (mixed ones after MixUp)."""
@@ -78,7 +79,7 @@ class Trainee(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the mean loss of the batch, by the weights of the classes, and what the layers add to it."""
         labels = y_pred["labels"]
-        losses = self.loss_of_rows(labels, y_pred["predictions"])
+        losses = self._loss_of_rows(labels, y_pred["predictions"])
         if self.class_weight is not None:
             losses = losses * keras.ops.matmul(labels, self.class_weight[:, None])[:, 0]
         return keras.ops.mean(losses) + sum(self.losses)
@@ -86,6 +87,15 @@ class Trainee(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Counts the accuracy."""
         return super().compute_metrics(x, y, y_pred["predictions"], sample_weight)
+
+    def _loss_of_rows(self, labels, p):
+        # Keras' losses cut probabilities off at 1e-7, where the gradient ends: a head far off would stay there.
+        p = keras.ops.maximum(p, _SMALLEST)
+        smoothing = self.settings.label_smoothing
+        losses = -(labels * (1 - smoothing) + smoothing / self.num_classes) * keras.ops.log(p)
+        if self.settings.loss == "focal":
+            losses = losses * (1 - p) ** _GAMMA
+        return keras.ops.sum(losses, axis=-1)
 
     def restart(self, steps_per_epoch, rates=None):
         """Makes optimizer and augmentation as they were before any step; compiles the first time only."""

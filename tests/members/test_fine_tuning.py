@@ -415,3 +415,11 @@ def test_an_average_of_folds_has_no_features_for_a_combiner(data):
         ek.EnsembleClassifier([backbone("a")], fine_tune={"CNN": True}, image_size=16, verbose=0).fit(*data)
     with pytest.raises(ValueError, match="`fine_tune` must be True, None or FineTuning"):
         ek.EnsembleClassifier([backbone("a")], fine_tune=3, image_size=16, verbose=0).fit(*data)
+
+
+def test_a_head_that_starts_far_off_learns(data):
+    model = member()
+    kernel, bias = model.get_layer("predictions").get_weights()
+    model.get_layer("predictions").set_weights([kernel * 0, bias + np.array([0, 40, 0])])
+    losses = train(model, data, QUICK).history["loss"]
+    assert losses[-1] < losses[0] - 0.1

@@ -20,6 +20,7 @@ _IN_SHELL = {
     "or use `from_dataframe`": "or give a .csv table",
     "`y_true` must hold": "The labels must be",
     " (see `.failures`)": "",
+    "\n`find_leaks` gives all of them.": "",
 }
 _EXAMPLES = {
     "fit": """\

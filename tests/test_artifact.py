@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pathlib
@@ -240,6 +241,57 @@ def test_code_in_a_file_is_never_run(unsafe, model_with_code, tmp_path):
             load_ensemble(path)
     finally:
         keras.src.saving.serialization_lib.SafeModeScope(None).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("card", "lacking"), [({"filter": "box"}, "'class_names'"), ({"class_names": "ab"}, "'class_names', 'filter'")]
+)
+def test_a_card_without_what_everyone_needs_is_refused(card, lacking, model, tmp_path):
+    path = tmp_path / "pets.keras"
+    save_ensemble(model, path, card=CARD, verbose=0)
+    rewrite(path, ensemble=json.dumps({**card, "format": 1}))
+    with pytest.raises(ValueError, match=f"pets.keras' lacks {lacking}. `save_ensemble` writes whole cards"):
+        read_card(path)
+
+
+def test_only_members_that_a_card_names_are_renamed():
+    named = artifact.member_names({"members": [{"name": "A(b=1)"}, {"name": 3}, "c", {}]})
+    assert named == {"A_b_1": "A(b=1)"}
+    assert artifact.member_names({}) == artifact.member_names({"members": "ab"}) == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OSError("[Errno 28] Can't write (No space left on device)")],
+    ids=["number", "text"],
+)
+def test_a_full_disk_is_said_with_the_way_on(error, model, tmp_path, monkeypatch):
+    path = tmp_path / "pets.keras"
+    save_ensemble(model, path, card=CARD, verbose=0)
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(OSError, match="no room to write .*pets.keras.*goes on from the last finished step"):
+        save_ensemble(model, path, card=CARD, verbose=0)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["pets.keras"]
+
+
+def test_another_failure_to_write_passes_unchanged(model, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr(keras.Model, "save", refused)
+    with pytest.raises(PermissionError, match="denied$"):
+        save_ensemble(model, tmp_path / "pets.keras", card=CARD, verbose=0)
+
+
+def test_the_snippet_says_which_pictures_it_is_for(model, tmp_path):
+    lines = save_ensemble(model, tmp_path / "pets.keras", card=CARD, verbose=0)["snippet"].strip().split("\n")
+    assert "8-bit pictures without transparency" in lines[1]
 
 
 def test_a_model_with_code_is_refused_when_saving(model_with_code, tmp_path):

@@ -16,6 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from synthetic import pictures, random_backbone
 
 import ensemble_keras as ek
+from ensemble_keras import pipeline
+from ensemble_keras.backbones import registry
 from ensemble_keras.data.splits import make_folds
 
 NAMES = np.array(["ant", "bee", "cat"])
@@ -233,6 +235,148 @@ def test_validation_data_are_looked_at_and_leaks_are_said(data):
     assert classifier().fit(x, y, validation_data=(other_x, other_y)).score(other_x, other_y) > 0.8
     with pytest.raises(ValueError, match="Labels that are not in the training data: 9"):
         classifier().fit(x, y, validation_data=(other_x, np.full(12, 9)))
+
+
+def test_accuracy_on_validation_data_stands_on_the_leaderboard_and_in_the_card(data, capsys):
+    x, y = data
+    other_x, other_y = pictures(31, seed=5)
+    backbones = [random_backbone("a"), "CNN(filters=(4, 8))"]
+    fitted = classifier(backbones=backbones, training=SHORT, combiner=["soft_voting", "concatenate"], cv=2)
+    fitted.set_params(verbose=1).fit(x, NAMES[y], validation_data=(other_x, NAMES[other_y])).set_params(verbose=0)
+    board = fitted.leaderboard_.set_index("name")["validation_accuracy"]
+    tables = [member.predict(other_x, verbose=0) for member in fitted.members_]
+    expected = [np.mean(table.argmax(axis=1) == other_y) for table in [*tables, np.mean(tables, axis=0)]]
+    np.testing.assert_allclose(board[["a", "CNN(filters=(4, 8))", "soft_voting"]], expected)
+    chosen = fitted.leaderboard_.query("chosen")["name"].item()
+    assert board[chosen] == pytest.approx(fitted.score(other_x, NAMES[other_y]))
+    assert [member["validation_accuracy"] for member in fitted.card_["members"]] == pytest.approx(expected[:2])
+    assert fitted.card_["validation"]["validation_data"] == {"accuracy": board[chosen], "n": 31}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Accuracy on the validation data: a {expected[0]:.4f}, CNN(filters=(4, 8)) {expected[1]:.4f}" in shown
+    fitted.fit(x, y)
+    assert "validation_accuracy" not in fitted.leaderboard_
+    assert fitted.card_["validation"]["validation_data"] is None
+
+
+def test_concatenation_is_validated_too(data):
+    x, y = data
+    other = pictures(30, seed=5)
+    fitted = classifier(combiner="concatenate").fit(x, y, validation_data=other)
+    found = fitted.leaderboard_.set_index("name").loc["concatenate", "validation_accuracy"]
+    assert found == pytest.approx(fitted.score(*other))
+
+
+def test_evaluate_says_which_images_it_was_trained_on(data, tmp_path):
+    x, y = data
+    groups = np.arange(60) // 4
+    fitted = classifier().fit(x, y, groups=groups)
+    new = ek.ImageDataset.from_arrays(*pictures(8, seed=3), groups=np.arange(12, 20))
+    mixed = ek.ImageDataset.from_arrays(np.concatenate([new.load(image_size=16), x[:2]]), [*new.labels, *y[:2]])
+    with pytest.warns(UserWarning, match=r"2 pairs of images .*\(2 exact\), so figures .* will be too good"):
+        report = fitted.evaluate(mixed)
+    pairs = report.details["training images among the test images"]
+    assert pairs[["train_index", "test_index"]].to_numpy().tolist() == [[0, 8], [1, 9]]
+    report.to_html(tmp_path / "r.html")
+    assert "training images among the test images" in (tmp_path / "r.html").read_text()
+    with pytest.warns(UserWarning, match=r"3 pairs of images .*\(3 group\)"):
+        fitted.evaluate(new)
+    with pytest.raises(ValueError, match="2 pairs of images"):
+        fitted.set_params(leaks="error").evaluate(mixed)
+    assert "training images among the test images" not in fitted.evaluate(*pictures(8, seed=3)).details
+
+
+def test_a_fit_that_fails_leaves_the_last_one_as_it_was(data):
+    x, y = data
+    fitted = classifier().fit(x, NAMES[y])
+    before = fitted.predict(x)
+    with pytest.raises(ValueError, match="takes images of shape"):
+        fitted.set_params(image_size=32).fit(x, np.array(["x", "y", "z"])[y])
+    assert fitted.classes_.tolist() == NAMES.tolist()
+    assert fitted.predict(x).tolist() == before.tolist()
+    with pytest.raises(ValueError, match="not in the training data: 7"):
+        fitted.set_params(image_size=16).fit(x, y, validation_data=(x, np.full(60, 7)))
+    assert fitted.score(x, NAMES[y]) > 0.9
+
+
+def test_class_weight_takes_the_keys_that_numpy_gives(data, tmp_path):
+    x, y = data
+    weights = dict(zip(*np.unique(y + 5, return_counts=True), strict=True))
+    fitted = classifier(class_weight=weights, directory=tmp_path).fit(x, y + 5)
+    plain = classifier().fit(x, y + 5)
+    np.testing.assert_allclose(fitted.predict_proba(x), plain.predict_proba(x), atol=0.02)
+
+
+def test_images_may_be_taller_than_wide(data):
+    x, y = data
+    arguments = {"backbones": ["CNN(filters=(4, 8))"], "weights": None, "training": SHORT, "image_size": (12, 20)}
+    fitted = classifier(cv=2, **arguments).fit(x, y)
+    assert fitted.model_.input_shape == (None, 12, 20, 3)
+    resized = ek.ImageDataset.from_arrays(x).load(image_size=(12, 20))
+    np.testing.assert_allclose(fitted.predict_proba(x), fitted.model_.predict(resized, verbose=0), atol=1e-6)
+
+
+class OwnVariable(keras.layers.Layer):
+    takes = "predictions"
+
+    def build(self, shapes):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, predictions):
+        return keras.ops.multiply(self.scale, predictions[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"combiner": ek.SoftVoting(weights=[2, 1, 1], name="mine")},
+            "The combiner 'mine' does not fit 2 members of 3 classes.* Expected one weight per member. Received: 3 "
+            "weights for 2 members",
+        ),
+        ({"combiner": ek.ConcatenateDense(10)}, r"shape \(batch, 3\). Received: shape \(None, 10\)"),
+        ({"combiner": OwnVariable()}, "must keep its variables in stock Keras layers"),
+        ({"combiner": ["soft_voting", "soft_voting"]}, "must hold different ones"),
+        ({"backbones": [random_backbone("a-b"), random_backbone("a_b")]}, "'a-b' and 'a_b' would be layers 'a_b'"),
+        ({"backbones": [random_backbone("images")]}, "may not be called 'images'"),
+        ({"backbones": ["AlexNet(width='a')"]}, r"AlexNet\(width='a'\) cannot be built with these options"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_said_before_it(data, arguments, message, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr(pipeline, "extract", refuse)
+    x, y = data
+    with pytest.raises(ValueError, match=message):
+        classifier(**arguments).fit(x, NAMES[y])
+
+
+def test_a_named_class_without_images_is_said_before_any_work(data):
+    x, y = data
+    with pytest.raises(ValueError, match="60 images of 3 of 4 classes, none of dog"):
+        classifier().fit(ek.ImageDataset.from_arrays(x, y, class_names=[*NAMES, "dog"]))
+
+
+def test_a_layer_may_have_the_name_of_another_combiner(data):
+    x, y = data
+    layer = ek.SoftVoting(weights=[2, 1], name="soft_voting")
+    fitted = classifier(combiner=["soft_voting", layer]).fit(x, y)
+    names = fitted.leaderboard_.query("kind == 'ensemble'")["name"].tolist()
+    assert names == ["soft_voting", "soft_voting_2"]
+
+
+def test_weights_that_one_backbone_knows_are_refused_for_the_others(data, monkeypatch):
+    x, y = data
+    monkeypatch.setattr(registry, "_BACKBONES", dict(registry._BACKBONES))
+    build = lambda input_shape, weights: random_backbone("inner")  # noqa: E731
+    ek.register_backbone("Mine", build, preprocessing=None, default_size=16, weights=("x_rays",))
+    with pytest.raises(
+        ValueError, match="MobileNetV2 has no weights 'x_rays', only 'imagenet', and would be trained"
+    ):
+        classifier(backbones=["Mine", "MobileNetV2"], weights="x_rays").fit(x, y)
+    with pytest.raises(ValueError, match=r"Mine has no weights 'imagenet'.*: \"Mine\(weights='x_rays'\)\""):
+        classifier(backbones=["Mine", "VGG16"]).fit(x, y)
+    assert classifier(backbones=["Mine(weights='x_rays')"]).fit(x, y).history_ == {}
 
 
 def test_a_run_that_is_started_again_computes_nothing(data, tmp_path, monkeypatch):

@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from synthetic import pictures
 
 import ensemble_keras as ek
 from ensemble_keras import _terminal, cli, commands
+from ensemble_keras.backbones.weights import _WAYS_ON
 from ensemble_keras.combiners.choice import named_combiners
 
 CLASSES = ["cat", "dog", "owl"]
@@ -185,6 +188,8 @@ MALFORMED = {
     "fit train": "the following arguments are required: --backbones",
     "fit train --backbones CNN --bakbones": "unrecognized arguments: --bakbones",
     "fit train --backbones CNN --cv five": "argument --cv: invalid int value: 'five'",
+    "fit train --backbones CNN --image-size 2x2x2": "--image-size: must be one int or HEIGHTxWIDTH, in pixels",
+    "fit train --backbones CNN --leaks ignore": "argument --leaks: invalid choice: 'ignore'",
     "fit train --backbones CNN --weights imagnet": "argument --weights: invalid choice: 'imagnet'",
 }
 
@@ -219,12 +224,14 @@ MISTAKES = {
     "See 'ensemble-keras backbones'.",
     "fit train --backbones CNN --cv 1": "--cv must be a number of folds of at least 2",
     "fit train --backbones CNN --image-size 0": "--image-size must be one int",
+    "fit train --backbones AlexNet(width='a')": "AlexNet(width='a') cannot be built with these options",
     "fit train --backbones CNN --epochs 0": "--epochs must be at least 1. Received: 0.",
     "fit flat --backbones CNN": "Expected one folder per class in 'flat'. Received: 1 images outside",
     "evaluate t.csv test": "The model must end in .keras. Received: t.csv",
     "evaluate n.keras test": "There is no file or folder 'n.keras'. Did you mean 'm.keras'?",
     "evaluate junk.keras test": "'junk.keras' is not a .keras file",
     "evaluate m.keras other": "Labels that are not in the training data: mouse. Classes: cat, dog, owl.",
+    "predict bare.keras test": "The card of 'bare.keras' lacks 'class_names'.",
     "predict m.keras nothing.png": "There is no file or folder 'nothing.png'.",
     "predict m.keras empty": "No image file in empty.",
     "predict m.keras test --output p.txt": "--output must end in .csv. Received: p.txt",
@@ -235,6 +242,12 @@ MISTAKES = {
 def wrong_inputs(fitted):
     (fitted / "t.csv").write_text("file,kind\n000.png,cat\nzzz.png,dog\n")
     (fitted / "junk.keras").write_text("junk")
+    for kind in CLASSES:
+        (fitted / "copies" / kind).mkdir(parents=True)
+        first = min((fitted / "train" / kind).iterdir())
+        shutil.copy(first, fitted / "copies" / kind)
+    with zipfile.ZipFile(fitted / "bare.keras", "w") as file:
+        file.writestr("ensemble.json", '{"format": 1, "filter": "bilinear"}')
     for name in ("empty", "flat", "other/mouse"):
         (fitted / name).mkdir(parents=True)
     for name in ("flat", "other/mouse"):
@@ -285,6 +298,53 @@ def test_a_foreign_card_can_be_evaluated(here, tmp_path, capsys):
     ek.save_ensemble(model, tmp_path / "foreign.keras", card=card, verbose=0)
     assert cli.main(["evaluate", str(tmp_path / "foreign.keras"), "test", "--quiet"]) == 0
     assert "18 images of 3 classes" in capsys.readouterr().out
+
+
+def test_anybodys_card_can_be_evaluated_and_predicted_whatever_else_it_says(here, tmp_path, capsys):
+    model, _ = ek.load_ensemble("m.keras")
+    card = {"class_names": ["file", "class", "owl"], "filter": "bilinear", "members": ["a"], "validation": [0.9]}
+    path, output = str(tmp_path / "foreign.keras"), tmp_path / "p.csv"
+    ek.save_ensemble(model, path, card=card, verbose=0)
+    assert cli.main(["predict", path, "test", "--output", str(output), "--quiet"]) == 0
+    table = pd.read_csv(output)
+    assert list(table.columns) == ["file", "class", "probability of file", "probability of class", "owl"]
+    np.testing.assert_allclose(table.iloc[:, 2:].sum(axis=1), 1, atol=1e-6)
+    os.makedirs(tmp_path / "data")
+    for old, new in zip(CLASSES, card["class_names"], strict=True):
+        shutil.copytree(here / "test" / old, tmp_path / "data" / new)
+    assert cli.main(["evaluate", path, str(tmp_path / "data"), "--quiet"]) == 0
+    assert "18 images of 3 classes" in capsys.readouterr().out
+
+
+def test_a_size_may_have_two_sides_and_copies_of_training_images_are_said_once(here, tmp_path, capsys):
+    for kind in CLASSES:
+        shutil.copytree(here / "test" / kind, tmp_path / "test" / kind)
+        shutil.copy(min((here / "train" / kind).iterdir()), tmp_path / "test" / kind)
+    one = ["--backbones", "CNN(filters=(4, 8))", "--epochs", "1", "--weights", "none", "--cv", "2", "--quiet"]
+    outputs = ["--output", str(tmp_path / "q.keras"), "--report", str(tmp_path / "r.html")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        test = str(tmp_path / "test")
+        assert cli.main(["fit", "train", *one, *outputs, "--image-size", "24x16", "--test", test]) == 0
+    assert capsys.readouterr().err.count("3 pairs of images are in the training and the test data") == 1
+    assert ek.load_ensemble(tmp_path / "q.keras")[0].input_shape == (None, 24, 16, 3)
+    assert (tmp_path / "r.html").read_text().count("training images among the test images") == 1
+
+
+@pytest.mark.usefixtures("wrong_inputs", "here")
+def test_copies_of_training_images_are_refused_on_demand(capsys):
+    assert cli.main(["fit", "train", "--backbones", "CNN", "--test", "copies", "--leaks", "error", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "3 pairs of images are in the training and the test data (3 exact)" in error
+    assert "find_leaks" not in error
+
+
+def test_missing_weights_are_said_as_options_of_the_command_line():
+    message = f"The imagenet weights of VGG16 are not there. Use {_WAYS_ON}."
+    options = cli._parser().parse_args(["fit", "train", "--backbones", "VGG16"])
+    assert cli._as_options(message, options).endswith(
+        "(random weights) or \"NAME(weights='FILE')\" with a weights file (.weights.h5, .h5, .keras)."
+    )
 
 
 def test_warnings_are_one_line_and_only_inside(capsys):

@@ -90,11 +90,9 @@ def check_combiners(combiners, widths, num_classes):
         try:
             build_ensemble(members, type(combiner).from_config(combiner.get_config()))
         except (TypeError, ValueError) as error:
-            # Keras wraps what a layer raises: its own message stands in bold type, or at the end.
-            own = re.search("(?s)\x1b\\[1m(.*?)\x1b\\[0m|Error encountered:\\s*(.*)", str(error))
             raise ValueError(
                 f"The combiner {name!r} does not fit {len(members)} members of {num_classes} classes with features "
-                f"of the widths {list(widths.values())}. {(own[1] or own[2]) if own else error}"
+                f"of the widths {list(widths.values())}. {_own_message(error)}"
             ) from error
 
 
@@ -159,6 +157,12 @@ def _several(combiners, num_classes):
 def _free_name(name, taken):
     numbered = (f"{name}_{number}" for number in itertools.count(2))
     return name if name not in taken else next(free for free in numbered if free not in taken)
+
+
+def _own_message(error):
+    """Returns what a layer said, without what Keras says around it: the layer's words are in bold type or last."""
+    bold = re.search("\x1b\\[1m(.*?)\x1b\\[0m", str(error), re.DOTALL)
+    return (bold[1] if bold else str(error)).rpartition("Error encountered:")[2].strip()
 
 
 def _stand_in(name, width, num_classes):

@@ -60,6 +60,18 @@ def test_a_builder_that_returns_no_model_is_named():
         call_builder(lambda: 3, input_shape=SHAPE, weights=None, options={}, label="X")
 
 
+def test_options_of_the_wrong_kind_are_named():
+    def build(input_shape, filters=(2,)):
+        return [int(width) for width in filters] and {}[filters]
+
+    for filters, what in ((3, "TypeError: 'int' object is not iterable"), ((3,), r"KeyError: \(3,\)")):
+        message = rf"X cannot be built with these options, \{{'filters': .*\}}: {what}"
+        with pytest.raises(ValueError, match=message):
+            call_builder(build, input_shape=SHAPE, weights=None, options={"filters": filters}, label="X")
+    with pytest.raises(KeyError):
+        call_builder(build, input_shape=SHAPE, weights=None, options={}, label="X")
+
+
 def test_an_unknown_option_is_refused_with_those_that_are_taken():
     def build(shape, alpha=1.0, *, depth=2, include_top=True, name=None):
         return model()

@@ -22,6 +22,16 @@ def test_out_of_fold_predictions_of_a_trained_backbone():
     assert np.mean(p.argmax(axis=1) == y) > 0.6
 
 
+def test_images_may_be_taller_than_wide():
+    x, y = pictures(30)
+    x, settings = np.repeat(x, 2, axis=1), ek.Training(epochs=1)
+    arguments = {"cv": 2, "image_size": (32, 16), "weights": None, "verbose": 0}
+    p = ek.out_of_fold_predictions("CNN(filters=(4, 8))", x, y, training=settings, **arguments)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    member = ek.build_member("CNN(filters=(4, 8))", 3, image_size=(32, 16), weights=None)
+    assert member.input_shape == (None, 32, 16, 3)
+
+
 @pytest.mark.parametrize("backbone", ["frozen", "CNN(filters=(8, 16))"])
 def test_labels_that_mean_nothing_are_not_predicted(backbone):
     # A member that were asked about images it trained on would do far better than chance.

@@ -20,7 +20,7 @@ from ensemble_keras import cli
 from ensemble_keras.data.decoding import BadImagesError
 from ensemble_keras.features.extraction import extract
 from ensemble_keras.features.store import FeatureStore
-from ensemble_keras.members import fitting
+from ensemble_keras.members import fitting, trainer
 
 NAMES = np.array(["ant", "bee", "cat"])
 
@@ -51,7 +51,7 @@ def nothing_is_trained(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("training has begun")
 
-    monkeypatch.setattr(fitting, "train_member", refuse)
+    monkeypatch.setattr(trainer, "train", refuse)
     monkeypatch.setattr(fitting, "solve_linear_head", refuse)
 
 

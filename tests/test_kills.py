@@ -129,3 +129,43 @@ def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
     np.testing.assert_allclose(np.load(folder / "expected.npy"), expected, atol=1e-6)
     model = keras.saving.load_model(folder / "model.keras")
     np.testing.assert_allclose(model.predict(x[:50], verbose=0), expected, atol=1e-5)
+
+
+def fine_tune_until(folder, epoch=None, step=None):
+    """Runs the fine-tuning and kills it at a step; returns the epochs that began, and whether it was killed."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    command = [sys.executable, str(TESTS / "killed_fine_tuning.py"), str(folder)]
+    epochs, killed = [], False
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout:
+            what, number = line.split()
+            if what == "epoch":
+                epochs.append(int(number))
+            if what == "step" and epochs[-1] == epoch and int(number) == step:
+                process.kill()
+                killed = True
+                break
+        assert process.wait() == (-9 if killed else 0)
+    return epochs
+
+
+@pytest.mark.slow
+def test_fine_tuning_that_is_killed_at_a_random_step_loses_an_epoch_at_most_and_ends_the_same(tmp_path):
+    rng = random.Random(0)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    assert fine_tune_until(whole) == list(range(6))
+    reached = 0
+    for epoch in (1, 3, 4):
+        epochs = fine_tune_until(killed, epoch, rng.randrange(12))
+        # It goes on with the epoch that was not finished.
+        assert epochs == list(range(reached, epoch + 1))
+        reached = epoch
+    assert fine_tune_until(killed) == [4, 5]
+    # Finished: nothing begins again.
+    assert fine_tune_until(killed) == []
+    with np.load(whole / "weights.npz") as expected, np.load(killed / "weights.npz") as found:
+        assert len(expected.files) == len(found.files) == 6
+        for name in expected.files:
+            np.testing.assert_array_equal(found[name], expected[name])

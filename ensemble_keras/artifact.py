@@ -30,11 +30,11 @@ _CODE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper"}
 # Keras and Pillow only: this is how the file is used where our package is not installed. Our own decoding also takes
 # pictures of 16 bits and with transparency, which Pillow's `convert` cuts off and ignores.
 _SNIPPET = """\
-import json, zipfile, keras, numpy as np
-from PIL import Image, ImageOps  # for 8-bit pictures without transparency
-model, card = keras.saving.load_model({file!r}), json.loads(zipfile.ZipFile({file!r}).read({card!r}))
-image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB").resize({size}, Image.Resampling.{filter})
-probabilities = model.predict(np.asarray(image, "float32")[None], verbose=0)[0]
+import json, zipfile, keras, numpy as np, PIL.Image, PIL.ImageOps  # 8-bit pictures, no alpha
+card = json.loads(zipfile.ZipFile({file!r}).read({card!r}))
+image = PIL.ImageOps.exif_transpose(PIL.Image.open("image.jpg")).convert("RGB")
+x = np.asarray(image.resize({size}, PIL.Image.Resampling.{filter}), "float32")[None]
+probabilities = keras.saving.load_model({file!r}).predict(x, verbose=0)[0]
 print(dict(zip(card["class_names"], probabilities.tolist())))
 """
 

@@ -91,7 +91,9 @@ def _parser():
 
     evaluate = _command(commands, "evaluate", "evaluate a saved model on labelled images")
     evaluate.add_argument("model", help="a .keras file made by 'fit'")
-    evaluate.add_argument("data", help=f"labelled images: {_DATA}")
+    evaluate.add_argument(
+        "data", help=f"labelled images that were not trained on (only 'fit --test' can tell): {_DATA}"
+    )
     _add_data_options(evaluate)
 
     predict = _command(commands, "predict", "write a CSV with the class and the probabilities of images")

@@ -5,7 +5,7 @@ from PIL import Image, ImageEnhance
 
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.data.decoding import BadImagesError, decode
-from ensemble_keras.data.leaks import check_leaks, find_leaks
+from ensemble_keras.data.leaks import SeenImages, check_leaks, find_leaks
 
 
 def arrays(seeds, groups=None):
@@ -86,6 +86,20 @@ def test_leaks_are_warned_of_or_refused():
         check_leaks(arrays(range(12)), arrays(range(12)), leaks="error")
     with pytest.raises(ValueError, match="`leaks` must be one of 'warn', 'error'"):
         check_leaks(train, test, leaks="eror")
+
+
+def test_what_is_kept_of_training_images_knows_their_bytes_and_groups_again():
+    def grouped(seeds, groups):
+        return ImageDataset.from_arrays(np.stack([picture(seed, (64, 64)) for seed in seeds]), groups=groups)
+
+    train, test = grouped([0, 1, 2], ["a", "b", "c"]), grouped([5, 1, 6], ["x", "y", "c"])
+    seen = SeenImages(train)
+    with pytest.warns(UserWarning, match=r"2 pairs of images .*\(1 exact, 1 group\)"):
+        found = seen.check(test)
+    assert found.equals(find_leaks(train, test))
+    with pytest.raises(ValueError, match="2 pairs of images"):
+        seen.check(test, leaks="error")
+    assert seen.check(grouped([5, 6], ["x", "y"])).empty
 
 
 @pytest.mark.shared

@@ -35,6 +35,24 @@ def test_the_text_says_what_the_table_says_in_80_columns():
     assert rows["stacking"][-2:] == ["123", "20.4M"]
 
 
+def test_accuracy_on_validation_data_is_a_column_and_a_line():
+    validation = {"member": {"MobileNetV2(alpha=0.35)": 0.75, "CNN": 0.5, "VGG19": 0.8125}, "ensemble": {"CNN": 0.9}}
+    members = [entry(name, 30) for name in SIZES]
+    tried = [entry("CNN", 36), entry("stacking", 34)]
+    arguments = {"skipped": {"NASNetLarge": "out of memory"}, "parameters": SIZES}
+    board = leaderboard(members, tried, tried[0], LABELS, validation=validation, **arguments)
+    np.testing.assert_array_equal(board["validation_accuracy"], [0.75, 0.5, 0.8125, 0.9, np.nan, np.nan])
+    assert board.drop(columns="validation_accuracy").equals(
+        leaderboard(members, tried, tried[0], LABELS, **arguments)
+    )
+    lines = leaderboard_text(board).splitlines()
+    assert lines[-3:] == [
+        "Accuracy on the validation data: MobileNetV2(alpha=0.35) 0.7500, CNN 0.5000,",
+        "VGG19 0.8125, CNN 0.9000.",
+        "NASNetLarge: out of memory",
+    ]
+
+
 def test_the_text_ends_with_what_the_notes_say():
     assert leaderboard_text(table()).splitlines()[-2:] == [
         "CNN: loss became NaN in epoch 3: weights of epoch 2 kept",

@@ -260,6 +260,8 @@ def test_bad_arguments_are_refused(pictures):
 
 
 def test_progress_is_visible_and_quiet_is_possible(pictures, capsys):
+    extraction.predict(small_backbone("a"), ek.ImageDataset.from_arrays(pictures), verbose=1)
+    assert capsys.readouterr().out.startswith("Predicting")
     extract([small_backbone("a")], pictures, verbose=1)
     assert "50/50" in capsys.readouterr().out
     extract([small_backbone("a")], pictures, verbose=0)

@@ -1,0 +1,41 @@
+import keras
+import numpy as np
+import pytest
+from tiny_members import tiny_member
+
+import ensemble_keras as ek
+from ensemble_keras.combiners.ensemble import build_ensemble
+from ensemble_keras.evaluation.validation import validate
+
+
+@pytest.fixture
+def dataset(images):
+    return ek.ImageDataset.from_arrays(images, np.arange(len(images)) % 2)
+
+
+def test_every_accuracy_is_that_of_the_model_joined_alone(dataset, images):
+    members = {name: tiny_member(name, size=32, width=width) for name, width in (("a", 3), ("b", 5))}
+    concatenate = ek.ConcatenateDense(2)
+    joined = build_ensemble(list(members.values()), concatenate)
+    expected = {name: model.predict(images, verbose=0) for name, model in {**members, "joined": joined}.items()}
+    expected = {name: np.mean(p.argmax(axis=1) == dataset.labels) for name, p in expected.items()}
+    combiners = {"soft": ek.SoftVoting(weights=[1, 0]), "joined": concatenate}
+    found = validate(members, combiners, dataset, verbose=0)
+    assert found["member"] == pytest.approx({name: expected[name] for name in "ab"})
+    assert found["ensemble"] == pytest.approx({"soft": expected["a"], "joined": expected["joined"]})
+    assert validate(members, {"soft": combiners["soft"]}, dataset, verbose=0)["member"] == found["member"]
+
+
+def test_a_member_without_memory_costs_its_own_figure_and_those_of_the_combiners(dataset, monkeypatch):
+    predict = keras.Model.predict_on_batch
+
+    def not_a(self, batch):
+        if self.name == "a":
+            raise MemoryError("no room")
+        return predict(self, batch)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", not_a)
+    members = {name: tiny_member(name, size=32) for name in "ab"}
+    found = validate(members, {"soft": ek.SoftVoting()}, dataset, verbose=0)
+    assert list(found["member"]) == ["b"]
+    assert found["ensemble"] == {}

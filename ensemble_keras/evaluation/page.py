@@ -19,10 +19,11 @@ _HEADS = {"roc_auc": "ROC AUC", "f1": "F1"}
 _MISSING = "\N{EN DASH}"
 
 
-def write(report, path):
+def write(report, path, baseline=None):
     """Writes the report's page to `path`, in one step: never half of one stands under its name."""
+    page = _render("report.html.jinja", report, baseline)
     with atomic_path(path) as temporary:
-        temporary.write_text(_render("report.html.jinja", report), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def fragment(report):
@@ -37,7 +38,7 @@ def fragment(report):
     return template.render(report=report, figures=_table(figures), members=_table(_members(report)))
 
 
-def _render(name, report):
+def _render(name, report, baseline):
     return (
         _environment()
         .get_template(name)
@@ -50,6 +51,7 @@ def _render(name, report):
             else _table(_without_empty(_with_index(report.leaderboard))),
             members=_table(_members(report)),
             per_class=_table(report.per_class),
+            changes=None if baseline is None else _table(report.changes_per_class(baseline)),
             mistakes=_table(_mistakes(report.confusion)),
             details={str(heading): _block(content) for heading, content in report.details.items()},
             confusion=plots.svg(report.plot_confusion()),

@@ -173,6 +173,30 @@ class EvaluationReport:
         named = zip(("precision", "recall", "f1", "support"), columns, strict=True)
         return pd.DataFrame({"class": self.class_names, **dict(named)})
 
+    def changes_per_class(self, baseline):
+        """Returns what changed per class against another report, by class weights or fine-tuning, say.
+
+        Args:
+            baseline: An `EvaluationReport` of the same classes, best on the same images.
+
+        Returns:
+            `DataFrame` with one row per class: `class`, `support`, and for `recall`, `precision` and `f1` the value of
+            the baseline (`recall_before`), the value here (`recall`) and the change (`recall_change`).
+
+        Raises:
+            ValueError: If the two have other classes or other images' labels.
+        """
+        if self.class_names != baseline.class_names or not np.array_equal(self.y_true, baseline.y_true):
+            raise ValueError(
+                f"`baseline` must be a report on the same images and classes. Received: {baseline!r} beside {self!r}."
+            )
+        before, after = baseline.per_class, self.per_class
+        table = after[["class", "support"]].copy()
+        for name in ("recall", "precision", "f1"):
+            table[f"{name}_before"], table[name] = before[name], after[name]
+            table[f"{name}_change"] = after[name] - before[name]
+        return table
+
     @functools.cached_property
     def confusion(self):  # noqa: D102
         counts = sk.confusion_matrix(self.y_true, self._predicted, labels=range(len(self.class_names)))
@@ -215,13 +239,15 @@ class EvaluationReport:
         """Draws the accuracy of members and ensemble with intervals and returns the axes."""
         return _plots().plot_members(self.members, ax)
 
-    def to_html(self, path):
+    def to_html(self, path, *, baseline=None):
         """Writes the report as one HTML page that needs nothing else: no network, no files beside it.
 
         Args:
             path: Path of the file; missing folders are made. A page of that name is replaced in one step.
+            baseline: An `EvaluationReport` on the same images: the page shows what changed per class. Defaults to
+                `None`.
         """
-        _page().write(self, path)
+        _page().write(self, path, baseline)
 
     def __repr__(self):
         shown = ", ".join(f"{name} {self.summary[name]:.3f}" for name in ("accuracy", "roc_auc", "log_loss"))

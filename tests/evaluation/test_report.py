@@ -275,3 +275,23 @@ def test_a_notebook_shows_verdict_and_figures(full_report):
     assert "<b>The ensemble against" in shown
     assert "&lt;i&gt;other" in shown
     assert f"{100 * full_report.summary['accuracy']:.1f} %" in shown
+
+
+def test_what_changed_per_class_is_the_difference_to_a_baseline(report, y, members, tmp_path):
+    baseline = EvaluationReport.from_predictions(y, members["VGG16"], class_names=NAMES)
+    changes = report.changes_per_class(baseline)
+    for name in ("recall", "precision", "f1"):
+        expected = report.per_class[name] - baseline.per_class[name]
+        np.testing.assert_allclose(changes[f"{name}_change"], expected)
+        np.testing.assert_allclose(changes[name] - changes[f"{name}_before"], expected)
+    assert changes["support"].tolist() == np.bincount(y).tolist()
+    report.to_html(tmp_path / "with.html", baseline=baseline)
+    report.to_html(tmp_path / "without.html")
+    assert "What changed per class" in (tmp_path / "with.html").read_text()
+    assert "What changed per class" not in (tmp_path / "without.html").read_text()
+
+
+def test_a_baseline_on_other_images_is_refused(report, y, members):
+    other = EvaluationReport.from_predictions(y[::-1], members["VGG16"], class_names=NAMES)
+    with pytest.raises(ValueError, match="`baseline` must be a report on the same images and classes"):
+        report.changes_per_class(other)

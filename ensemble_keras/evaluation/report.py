@@ -180,8 +180,8 @@ class EvaluationReport:
             baseline: An `EvaluationReport` of the same classes, best on the same images.
 
         Returns:
-            `DataFrame` with one row per class: `class`, `support`, and for `recall`, `precision` and `f1` the value of
-            the baseline (`recall_before`), the value here (`recall`) and the change (`recall_change`).
+            `DataFrame` with one row per class: `class`, `support`, and for `recall`, `precision` and `f1` the value
+            of the baseline (`recall_before`), the value here (`recall`) and the change (`recall_change`).
 
         Raises:
             ValueError: If the two have other classes or other images' labels.

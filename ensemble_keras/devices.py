@@ -106,21 +106,10 @@ def resolve_devices(devices):
     return tuple(chosen) if is_list or len(chosen) > 1 else ()
 
 
-def batch_size_for(num_images, batch_size, devices):
-    """Returns the batch size nearest below or above, of which all of a pass' batches suit the devices.
-
-    Keras decides by the first batch whether all are divided among the devices. So either every batch divides, or the
-    first does not, and then each device takes the whole of each.
-
-    Args:
-        num_images: Int, images of a pass.
-        batch_size: Int, the size wanted.
-        devices: What `resolve_devices` returned.
-    """
-    count = max(len(devices), 1)
-    if num_images % count == 0:
-        return max(batch_size // count, 1) * count
-    return batch_size if batch_size % count else batch_size + 1
+def replica_count():
+    """Returns among how many devices each batch is divided at present: 1 outside of `data_parallel`."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.num_model_replicas
 
 
 @contextlib.contextmanager
@@ -128,9 +117,9 @@ def data_parallel(model, devices):
     """Gives a model to train: itself, or its replica over several devices, whose state the model takes on at the end.
 
     Each device holds the weights and takes an equal part of every batch; statistics of batch normalisation and
-    gradients are those of the whole batch. A batch that does not divide is taken whole by every device, and said
-    once in the log. Keras' distribution is what it was before when the block is left; after an error the model is,
-    too.
+    gradients are those of the whole batch. A batch that does not divide by `replica_count()` is taken whole by every
+    device, which gains nothing, and said once in the log; in one `fit` all batches must be of the first one's kind.
+    Keras' distribution is what it was before when the block is left; after an error the model is, too.
 
     Args:
         model: A built `keras.Model` of stock layers. Its own `compile` is not passed on.

@@ -6,14 +6,17 @@ import sys
 
 import keras
 import numpy as np
+from synthetic import pictures
 
-from ensemble_keras.devices import _Division, batch_size_for, data_parallel, resolve_devices
+import ensemble_keras as ek
+from ensemble_keras.devices import _Division, data_parallel, replica_count, resolve_devices
 
 
 class Shards(keras.callbacks.Callback):
     """Notes how the weights lie."""
 
     def on_train_end(self, logs=None):
+        self.replicas = replica_count()
         self.count = len({shard.device for shard in self.model.weights[0].value.addressable_shards})
 
 
@@ -57,14 +60,24 @@ def shard_sizes(batch_size):
     return [layout.shard_shape((batch_size, 2))[0]] * len(layout.device_set)
 
 
-def loss(devices, num_images):
-    """Loss over images of which the last batch of 8 would not divide."""
-    rng = np.random.default_rng(1)
-    x, y = rng.normal(size=(num_images, 16, 16, 3)).astype("float32"), rng.integers(0, 3, num_images)
-    with data_parallel(network(), devices) as model:
-        model.compile(loss="sparse_categorical_crossentropy")
-        size = batch_size_for(num_images, 8, resolve_devices(devices))
-        return model.evaluate(x, y, batch_size=size, verbose=0)
+def fine_tuned(devices):
+    """Returns a member and its best epoch; 48 images in steps of 16."""
+    x, y = pictures(66, 3)
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(8, 3, strides=2, use_bias=False), keras.layers.BatchNormalization()]
+    trunk = keras.Sequential([keras.Input((16, 16, 3)), *layers, keras.layers.GlobalAveragePooling2D()], name="trunk")
+    member = ek.build_member(trunk, 3, image_size=16)
+    history = ek.fine_tune(
+        member,
+        x[:48],
+        y[:48],
+        validation_data=(x[48:], y[48:]),
+        settings=ek.FineTuning(epochs=3, batch_size=16, learning_rate=1e-3),
+        augmentation="light",
+        devices=devices,
+        verbose=0,
+    )
+    return member, history.best_epoch
 
 
 def state(model):
@@ -87,13 +100,16 @@ def main(path):
     logging.basicConfig()
     shards = Shards()
     one, two = train(None, 8), train(2, 8, [shards])
+    (tuned_on_one, epoch_on_one), (tuned_on_two, epoch_on_two) = fine_tuned(None), fine_tuned("all")
     found = {
         "devices": list(resolve_devices("all")),
+        "replicas": shards.replicas,
         "shards": {"weights": shards.count, "8": shard_sizes(8), "7": shard_sizes(7)},
         "moved": difference(network(), one),
         "largest difference": difference(one, two),
         "largest difference, undivided": difference(train(None, 7), train(["cpu:0", "cpu:1"], 7)),
-        "losses": [[loss(None, count), loss(2, count)] for count in (46, 47)],
+        "largest difference, fine_tune": difference(tuned_on_one, tuned_on_two),
+        "best epochs": [epoch_on_one, epoch_on_two],
         "seeds": "equal" if state(one) == state(two) and state(one) != state(network()) else "differ",
         "after": "no distribution" if keras.distribution.distribution() is None else "a distribution",
         "after an error": after_an_error(),

@@ -8,6 +8,7 @@ from sklearn.metrics import f1_score
 from synthetic import pictures, random_backbone
 
 import ensemble_keras as ek
+from ensemble_keras.evaluation import ablation as ablation_module
 from ensemble_keras.evaluation import experiments
 from ensemble_keras.evaluation.ablation import AblationResult
 
@@ -88,6 +89,19 @@ def test_one_left_out_shares_its_rows_with_the_other_table(finished, data, runs_
     assert len(runs_of) == 1  # all, and all but the last, were rows of the first table
     expected = table["accuracy_test"] - table["accuracy_test"][0]
     np.testing.assert_allclose(table["improvement"][1:], expected[1:])
+
+
+@pytest.mark.parametrize(("mode", "gains"), [("cumulative", [0.5, -0.25]), ("leave_one_out", [0.5, 0.25])])
+def test_an_improvement_is_over_the_row_before_or_over_all_changes(mode, gains):
+    test = ek.ImageDataset.from_arrays(*pictures(4, classes=2))
+    right, results = np.eye(2)[test.labels], []
+    for count in (1, 3, 2):
+        p = np.where(np.arange(4)[:, None] < count, right, 1 - right)
+        results.append({"train": p, "test": p, "epochs": 1, "seconds": 1.0, "note": ""})
+    rows = [("first", [], {}), ("second", ["a"], {}), ("third", ["a", "b"], {})]
+    table = ablation_module._table(rows, ["a", "b"], results, test.labels, test, mode)
+    assert table["accuracy_test"].tolist() == [0.25, 0.75, 0.5]
+    assert table["improvement"].tolist()[1:] == gains
 
 
 @pytest.mark.slow

@@ -136,6 +136,7 @@ def fine_tune(
     name = f"{model.name} fine-tuning"
     with Run(directory, {"model": model.name, "seed": seed, **trainer.depends_on()}) as run:
         arrays, _ = run.unit(name, depends_on, compute)
+    trainer.release()
     model.set_weights(weights_of(arrays))
     if verbose and str(arrays["note"]):
         print(str(arrays["note"]))

@@ -187,6 +187,7 @@ def fit_trained_member(
         model, last = template, [final]
     else:
         model, last = _average_of(template, [weights_of(result) for result in results]), []
+    trainer.release()
     out_of_fold = np.empty((len(dataset), num_classes), "float32")
     for fold, result in zip(np.unique(folds), results, strict=True):
         out_of_fold[folds == fold] = result["out_of_fold"]

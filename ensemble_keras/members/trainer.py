@@ -109,6 +109,11 @@ class Trainer:
 
         return memory.with_smaller_batches(step, self.settings.batch_size, name=self.name)[0]
 
+    def release(self):
+        """Frees what was compiled for training; the network stays."""
+        self._trainees.clear()
+        memory.free()
+
     def _train(self, images, validation, batch_size, *, epochs, **arguments):
         with data_parallel(self.network, self.devices) as network, unfrozen(network, self.settings) as rates:
             network, images, validation = self._cut(network, images, validation)

@@ -91,12 +91,11 @@ def ablation(changes, train, test, *, base=None, mode="cumulative", directory=No
         results = []
         for number, ((name, _, _), experiment) in enumerate(zip(rows, experiments, strict=True), start=1):
             unit, depends_on = f"ablation {experiment.label}", {**data, **experiment.depends_on}
-            compute = functools.partial(
-                lambda experiment, **own: experiment.run(*decoded(experiment.image_size), **own, **options),
-                experiment,
-                checkpoint=run.checkpoint(unit, depends_on),
-                name=f"row {number} of {len(rows)}, {name}",
-            )
+            own = {"checkpoint": run.checkpoint(unit, depends_on), "name": f"row {number} of {len(rows)}, {name}"}
+
+            def compute(experiment=experiment, own=own):
+                return experiment.run(*decoded(experiment.image_size), **own, **options)
+
             results.append(run.unit(unit, depends_on, compute)[0])
     return AblationResult(_table(rows, list(changes), results, train.labels, test, mode), mode)
 

@@ -120,8 +120,14 @@ class Run:
                 return dict(arrays), False
         start = time.perf_counter()
         result = compute()
-        with atomic_path(path) as temporary:
-            np.savez(temporary, **result)
+        try:
+            with atomic_path(path) as temporary:
+                np.savez(temporary, **result)
+        except OSError as error:
+            raise OSError(
+                f"The result of {name!r} could not be written to {str(self.directory)!r}: {error}. "
+                "With space and rights there, the same command goes on from the last finished step."
+            ) from error
         self.checkpoint(name, depends_on).unlink(missing_ok=True)
         self._journal(unit=name, file=path.name, seconds=round(time.perf_counter() - start, 3))
         return result, True

@@ -129,3 +129,16 @@ def test_what_a_killed_writer_left_an_hour_ago_is_removed_by_the_next_one(tmp_pa
     with runs.atomic_path(tmp_path / "model.keras") as temporary:
         temporary.write_text("whole")
     assert sorted(os.listdir(tmp_path)) == [*names[1:], "model.keras"]
+
+
+def test_a_full_disk_is_said_with_the_way_on(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with runs.Run(tmp_path, {}) as run:
+        monkeypatch.setattr(np, "savez", full)
+        with pytest.raises(
+            OSError, match="'a head'.*No space left.*the same command goes on from the last finished step"
+        ):
+            run.unit("a head", {}, lambda: {"x": np.zeros(3)})
+    assert not list(tmp_path.glob("units/*"))

@@ -5,6 +5,7 @@ from ensemble_keras._validation import check_image_size
 from ensemble_keras.backbones.registry import (
     backbone_label,
     build_backbone,
+    check_pretrained,
     default_size,
     has_pretrained_weights,
 )
@@ -72,6 +73,7 @@ def out_of_fold_predictions(
     dataset, classes = with_class_indices(as_dataset(x, y, groups=groups))
     make_folds(dataset.labels, groups=dataset.groups, cv=cv, seed=seed, class_names=classes)
     size = check_image_size(default_size(backbone) if image_size is None else image_size)
+    check_pretrained(backbone, weights)
     name, num_classes = backbone_label(backbone), len(classes)
     trunk = build_backbone(backbone, input_shape=(*size, 3), weights=weights_for(backbone, weights))
     weight = class_weights(dataset.labels, classes, class_weight)

@@ -71,3 +71,8 @@ def test_bad_arguments_are_refused():
         ek.out_of_fold_predictions(random_backbone("a"), x, y, cv=20, verbose=0)
     with pytest.raises(ValueError, match="Labels are needed"):
         ek.out_of_fold_predictions(random_backbone("a"), x, verbose=0)
+
+
+def test_weights_of_an_unknown_name_are_refused_not_drawn_at_random():
+    with pytest.raises(ValueError, match="imagnet"):
+        ek.out_of_fold_predictions("MobileNetV2", *pictures(30), image_size=32, weights="imagnet", verbose=0)

@@ -98,7 +98,8 @@ def test_skipped_files_are_in_the_card_and_on_the_page(folder, tmp_path):
     fitted = classifier().fit(dataset)
     assert fitted.card_["data"]["images"] == 60
     assert sorted(entry["file"] for entry in fitted.card_["data"]["skipped"]) == sorted(names)
-    fitted.evaluate(dataset).to_html(tmp_path / "report.html")
+    with pytest.warns(UserWarning, match="60 pairs of images are in the training and the test data"):
+        fitted.evaluate(dataset).to_html(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert all(name in page for name in names)
 
@@ -287,7 +288,8 @@ def test_pictures_on_both_sides_are_warned_of_in_the_card_and_on_the_page(folder
     fitted.save(tmp_path / "m.keras")
     with zipfile.ZipFile(tmp_path / "m.keras") as file:
         assert json.loads(file.read("ensemble.json"))["data"]["leaks"][0] == pair
-    fitted.evaluate(validation).to_html(tmp_path / "report.html")
+    with pytest.warns(UserWarning, match=r"ant/003.png = ant/copy.png \(exact\)"):
+        fitted.evaluate(validation).to_html(tmp_path / "report.html")
     assert "ant/copy.png" in (tmp_path / "report.html").read_text()
     with pytest.raises(ValueError, match="2 pairs of images are in the training and the test data"):
         classifier(leaks="error").fit(train, validation_data=validation)
@@ -396,7 +398,8 @@ def test_a_network_that_becomes_nan_is_said_in_leaderboard_and_page(tmp_path):
     training = ek.Training(epochs=2, batch_size=16, learning_rate=1e30)
     fitted = classifier(backbones=["CNN(filters=(4, 8))", random_backbone("a")], training=training).fit(x, y)
     assert "loss became NaN in epoch" in fitted.leaderboard_["note"][0]
-    fitted.evaluate(x, y).to_html(tmp_path / "report.html")
+    with pytest.warns(UserWarning, match="60 pairs of images are in the training and the test data"):
+        fitted.evaluate(x, y).to_html(tmp_path / "report.html")
     assert "loss became NaN in epoch" in (tmp_path / "report.html").read_text()
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from ensemble_keras._progress import progress_bar
 from ensemble_keras._terminal import without_retracing_warnings
 from ensemble_keras.data.batches import ImageBatches
-from ensemble_keras.devices import supports_bfloat16, with_precision
+from ensemble_keras.devices import replica_count, supports_bfloat16, with_precision
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.measures.metrics import check_probabilities
 from ensemble_keras.members.checkpoint import Checkpoint
@@ -203,6 +203,8 @@ class _Labelled(keras.utils.PyDataset):
         super().__init__()
         steps = -(-len(images.labels) // batch_size)
         size = len(images.labels) // steps
+        # Devices take equal parts of a batch.
+        size = max(size - size % replica_count(), min(size, replica_count()))
         self._steps = steps
         self._batches = ImageBatches(images, image_size=image_size, batch_size=size, shuffle=True, seed=seed)
 

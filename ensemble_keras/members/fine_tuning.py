@@ -67,8 +67,8 @@ def fine_tune(
         devices: `None` (one), an int, `"all"`, or a list of names as in `keras.distribution.list_devices()`: every
             batch is divided among them. JAX backend.
         callbacks: `keras.callbacks.Callback`s (TensorBoard, ...). Their `model` holds the given one as `network`.
-        probe: Whether a member's head is solved first. Without, the start must not have seen the validation images, or
-            it looks better than it is and is kept. Defaults to `True`.
+        probe: Whether a member's head is solved first. If not, the start must not have seen the validation images: it
+            would look better than it is, and be kept. Defaults to `True`.
         seed: Int. Of the split, the order of images, augmentation. Defaults to 0.
         verbose: 0 shows no progress. Defaults to 1.
 

@@ -114,8 +114,10 @@ class Run:
         """
         if self.directory is None:
             return compute(), True
-        path = self._path(name, depends_on)
+        path, checkpoint = self._path(name, depends_on), self.checkpoint(name, depends_on)
         if path.exists():
+            # A kill may have come between the two.
+            checkpoint.unlink(missing_ok=True)
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays), False
         start = time.perf_counter()
@@ -128,7 +130,7 @@ class Run:
                 f"The result of {name!r} could not be written to {str(self.directory)!r}: {error}. "
                 "With space and rights there, the same command goes on from the last finished step."
             ) from error
-        self.checkpoint(name, depends_on).unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
         self._journal(unit=name, file=path.name, seconds=round(time.perf_counter() - start, 3))
         return result, True
 

@@ -75,13 +75,18 @@ def computed(folder):
 
 
 def units(folder):
-    """Finished units of work, and when they were written."""
-    return {path: path.stat().st_mtime_ns for path in (folder / "run" / "units").glob("[!.]*")}
+    """Finished units of work, and when they were written; a checkpoint is what an unfinished one goes on from."""
+    paths = (folder / "run" / "units").glob("[!.]*")
+    return {path: path.stat().st_mtime_ns for path in paths if ".checkpoint." not in path.name}
+
+
+def checkpoints(folder):
+    return list((folder / "run" / "units").glob("*.checkpoint.*"))
 
 
 def check_files(folder):
     """Every file under a final name is whole."""
-    for path in units(folder):
+    for path in [*units(folder), *checkpoints(folder)]:
         with np.load(path, allow_pickle=False) as arrays:
             assert all(np.isfinite(array).all() for array in dict(arrays).values() if array.dtype.kind == "f")
     settings = folder / "run" / "run.json"
@@ -123,6 +128,7 @@ def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
     check_files(folder)
     assert not list((folder / "run").rglob("*.partial.*"))
     assert {path.name for path in units(folder)} == {path.name for path in units(undisturbed)}
+    assert not checkpoints(folder)
 
     x, _ = pictures(400)
     expected = np.load(undisturbed / "expected.npy")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from ensemble_keras._validation import suggest
+from ensemble_keras.backbones.graph import calls
 from ensemble_keras.features.extraction import predict, predict_in_batches
 from ensemble_keras.members.settings import FineTuning
 
@@ -164,21 +165,7 @@ def split_where_training_starts(model):
 
 def _steps(model):
     """Returns the calls that make up a model's graph, in order: the layer, its input and its output tensors."""
-    steps, seen = [], {id(tensor) for tensor in model.inputs}
-
-    def visit(tensor):
-        if id(tensor) in seen:
-            return
-        layer, node_index, _ = tensor._keras_history
-        node = layer._inbound_nodes[node_index]
-        seen.update(id(output) for output in node.outputs)
-        for given in node.input_tensors:
-            visit(given)
-        steps.append((layer, list(node.input_tensors), list(node.outputs)))
-
-    for output in model.outputs:
-        visit(output)
-    return steps
+    return [(layer, list(node.input_tensors), list(node.outputs)) for layer, node in calls(model)]
 
 
 def _all_goes_through(steps, position):

@@ -49,6 +49,23 @@ def test_features_are_what_each_backbone_gives(pictures):
         assert features[model.name].dtype == np.float32
 
 
+def test_a_long_pass_runs_with_folded_batch_norms_and_a_short_one_without(pictures, monkeypatch):
+    model = ek.build_backbone("MobileNet(alpha=0.25)", input_shape=(32, 32, 3), weights=None)
+    ran = []
+    predict = extraction.predict_in_batches
+    monkeypatch.setattr(
+        extraction, "predict_in_batches", lambda network, *rest: ran.append(network) or predict(network, *rest)
+    )
+    plain = extract([model], pictures, image_size=32)[model.name]
+    assert {id(network) for network in ran} == {id(model)}
+    monkeypatch.setattr(extraction, "_FOLD_FROM", len(pictures))
+    ran.clear()
+    folded = extract([model], pictures, image_size=32)[model.name]
+    assert len({id(network) for network in ran}) == 1
+    assert ran[0] is not model
+    np.testing.assert_allclose(folded, plain, atol=1e-5)
+
+
 def test_files_and_arrays_give_the_same(folder):
     dataset = ek.ImageDataset.from_directory(folder)
     a = small_backbone("a")

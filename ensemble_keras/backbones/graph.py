@@ -1,0 +1,29 @@
+"""Graph: the calls of layers that make up a functional model."""
+
+
+def calls(model):
+    """Returns the nodes of a functional model in the order in which they run, those of nested models left out.
+
+    A layer can have more nodes than are of this model: where it is shared with another one.
+
+    Args:
+        model: A functional `keras.Model`.
+
+    Returns:
+        List of pairs: the layer (or operation), and the node with its `input_tensors`, `outputs` and `arguments`.
+    """
+    found, seen = [], {id(tensor) for tensor in model.inputs}
+
+    def visit(tensor):
+        if id(tensor) in seen:
+            return
+        layer, node_index, _ = tensor._keras_history
+        node = layer._inbound_nodes[node_index]
+        seen.update(id(output) for output in node.outputs)
+        for given in node.input_tensors:
+            visit(given)
+        found.append((layer, node))
+
+    for output in model.outputs:
+        visit(output)
+    return found

@@ -49,10 +49,13 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
     Args:
         backbones: List of names (`"DenseNet121"`), names with options (`"MobileNetV2(alpha=0.35)"`) or `keras.Model`s
             from images in [0, 255] to features. `list_backbones()` gives the names.
-        combiner: `"soft_voting"`, `"hard_voting"`, `"geometric_voting"`, `"concatenate"`, `"stacking"`; `"auto"`,
-            which compares soft voting, stacking and concatenation on out-of-fold predictions and takes the simplest
-            within the interval of the best; a list of combiners to compare so, the simplest first; or a combiner
-            layer (rebuilt from its config, never changed). Defaults to `"soft_voting"`.
+        combiner: `"soft_voting"`, `"hard_voting"`, `"geometric_voting"`, `"weighted_voting"` (the weights of the
+            lowest log loss), `"greedy"` (weights by `select_members`), `"best_member"`, `"stacking"`,
+            `"concatenate"`, `"gated"` (an `ArchitectureGate`); `"auto"`, which compares the best member, soft,
+            weighted and greedy voting, stacking, concatenation and the gate on out-of-fold predictions and takes the
+            simplest within the interval of the best; a list of combiners to compare so, the simplest first; or a
+            combiner layer (rebuilt from its config, never changed). Members of weight 0 are left out of the model.
+            Defaults to `"soft_voting"`.
         image_size: Int or `(height, width)`, in pixels, of the images that the model takes. Defaults to 224.
         weights: `"imagenet"`, or `None`: all backbones given by name are trained from scratch.
         cv: Int, the number of folds, stratified and by group; or a scikit-learn splitter. Byte-identical images share
@@ -81,7 +84,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
     Attributes:
         model_: The `keras.Model`: raw images `(batch, height, width, 3)` to probabilities `(batch, num_classes)`.
         classes_: Array of class names, or of the labels where there are no names.
-        members_: List of `keras.Model`s.
+        members_: List of `keras.Model`s, also of those that the combiner leaves out of the model.
         combiner_: The fitted combiner layer.
         out_of_fold_: Float32 array `(n, members, num_classes)`.
         leaderboard_: `pandas.DataFrame`, a row for each member and each combiner compared: out-of-fold accuracy, log

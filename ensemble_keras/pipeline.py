@@ -11,6 +11,7 @@ from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners.choice import check_combiners, choose, try_combiner
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import fit_combiner
+from ensemble_keras.combiners.weighting import with_weights
 from ensemble_keras.data.decoding import FILTER
 from ensemble_keras.data.leaks import check_leaks
 from ensemble_keras.data.sampling import combined_weights
@@ -162,10 +163,11 @@ def _join(plan, members, skipped, folds, leaks):
     if combiner is None:
         final_features = [member.final_features for member in members]
         combiner = fit_combiner(chosen.combiner, predictions, y, features=final_features, folds=folds, **arguments)
-    models = [member.model for member in members]
-    model = build_ensemble(models, combiner, test_time_augmentation=plan.test_time_augmentation)
-    parameters = {member.name: member.model.count_params() for member in members}
-    statistics = {"parameters": parameters, "groups": groups, "seed": plan.seed}
+    used, kept = [members[i] for i in chosen.used], combiner
+    if len(used) < len(members):
+        kept = with_weights(combiner, [combiner.member_weights[i] for i in chosen.used])
+    model = build_ensemble([m.model for m in used], kept, test_time_augmentation=plan.test_time_augmentation)
+    statistics = {**_costs(members), "groups": groups, "seed": plan.seed}
     validation = None
     if plan.validation is not None:
         fitted = {c.name: combiner if c is chosen else c.fitted for c in candidates}
@@ -173,17 +175,21 @@ def _join(plan, members, skipped, folds, leaks):
         named = {member.name: member.model for member in members}
         validation = validate(named, fitted, plan.validation, verbose=plan.verbose)
     table = leaderboard(members, candidates, chosen, y, skipped=skipped, validation=validation, **statistics)
-    sentence = verdict(chosen, members, y, **statistics)
+    sentence = verdict(chosen, candidates, members, y, **statistics)
     return Fitted(
         model=model,
-        members=models,
-        combiner=combiner,
+        members=[member.model for member in members],
+        combiner=kept,
         out_of_fold=predictions,
         leaderboard=table,
         verdict=sentence,
         history={member.name: member.history for member in members if member.history},
-        card=_card(plan, members, chosen, combiner, sentence, leaks, validation),
+        card=_card(plan, members, chosen, kept, sentence, leaks, validation),
     )
+
+
+def _costs(members):
+    return {"parameters": {member.name: member.model.count_params() for member in members}}
 
 
 def _card(plan, members, chosen, combiner, sentence, leaks, validation):
@@ -204,8 +210,9 @@ def _card(plan, members, chosen, combiner, sentence, leaks, validation):
                 "validation_accuracy": of_members.get(member.name),
                 "note": member.note,
             }
-            for member in members
+            for member in (members[i] for i in chosen.used)
         ],
+        "left_out": [member.name for i, member in enumerate(members) if i not in chosen.used],
         "combiner": {"name": chosen.name, "class": type(combiner).__name__, "config": combiner.get_config()},
         "weights": getattr(combiner, "member_weights", None),
         "temperature": None,

@@ -122,11 +122,44 @@ def test_the_verdict_says_when_one_model_would_do(data):
     x, y = data
     twins = classifier(backbones=[random_backbone("a"), random_backbone("twin")]).fit(x, y)
     assert twins.verdict_.startswith("One model would do: a alone")
+    assert "Soft voting of 2 members gives +0.0 points" in twins.verdict_
     alone = classifier(backbones=[random_backbone("a")]).fit(x, y)
     assert alone.verdict_.startswith("One member: a, out-of-fold accuracy")
 
 
-@pytest.mark.parametrize("combiner", ["hard_voting", "geometric_voting", "concatenate", "stacking", "auto"])
+def test_auto_leaves_out_what_adds_nothing(data, tmp_path):
+    x, y = data
+    backbones = [random_backbone("good"), random_backbone("twin"), random_backbone("coarse", 1, seed=4)]
+    fitted = classifier(backbones=backbones, combiner="auto").fit(x, NAMES[y])
+    board = fitted.leaderboard_.set_index("name")
+    assert board.loc["best_member", "chosen"]
+    names = ["good", "twin", "coarse"]
+    best = max(names, key=lambda name: (board.loc[name, "accuracy"], -board.loc[name, "log_loss"]))
+    assert board.loc["best_member", "parameters"] == board.loc[best, "parameters"]
+    assert fitted.verdict_.startswith(f"One model would do: {best} alone has")
+    assert [member.name for member in fitted.members_] == names
+    alone = fitted.members_[names.index(best)]
+    np.testing.assert_allclose(fitted.predict_proba(x), alone.predict(x, verbose=0), atol=1e-6)
+    assert [member["name"] for member in fitted.card_["members"]] == [best]
+    assert fitted.card_["left_out"] == [name for name in names if name != best]
+    fitted.save(tmp_path / "model.keras")
+    model, _ = ek.load_ensemble(tmp_path / "model.keras")
+    assert [layer.name for layer in model.layers if isinstance(layer, keras.Model)] == [best]
+
+
+@pytest.mark.parametrize(
+    "combiner",
+    [
+        "hard_voting",
+        "geometric_voting",
+        "weighted_voting",
+        "greedy",
+        "best_member",
+        "concatenate",
+        "stacking",
+        "auto",
+    ],
+)
 def test_every_combiner_makes_one_model(data, combiner, tmp_path):
     x, y = data
     fitted = classifier(combiner=combiner).fit(x, NAMES[y])
@@ -137,7 +170,7 @@ def test_every_combiner_makes_one_model(data, combiner, tmp_path):
     assert card["class_names"] == NAMES.tolist()
     tried = fitted.leaderboard_[fitted.leaderboard_["kind"] == "ensemble"]
     assert tried["chosen"].sum() == 1
-    assert len(tried) == (3 if combiner == "auto" else 1)
+    assert len(tried) == (6 if combiner == "auto" else 1)
 
 
 def test_a_combiner_layer_is_rebuilt_and_not_changed(data):

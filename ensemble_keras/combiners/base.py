@@ -27,8 +27,9 @@ class Combiner(keras.layers.Layer):
 class DenseCombiner(Combiner):
     """A combiner that joins its tensors into one matrix and puts dense layers on it.
 
-    A subclass defines `join(tensors)`, from the list of tensors to one of shape `(batch, width)`. Without hidden
-    units the layer is a linear classifier on that matrix, which `fit_combiner` solves to its optimum.
+    A subclass defines `join`, from what it is called with to one tensor of shape `(batch, width)`, and a `call` that
+    returns `classify` of the same. Without hidden units the layer is a linear classifier on that matrix, which
+    `fit_combiner` solves to its optimum.
 
     Args:
         num_classes: Int. Number of classes; 1 for one sigmoid unit.
@@ -52,23 +53,19 @@ class DenseCombiner(Combiner):
 
     def build(self, input_shape):
         """Builds the dense layers for tensors of these shapes, one per member."""
-        self.width = sum(self.widths(input_shape))
+        self.width = sum(shape[-1] for shape in input_shape)
         shape = (None, self.width)
         for layer in [*self.hidden, self.head]:
             layer.build(shape)
             shape = (None, layer.units)
 
-    def widths(self, shapes):
-        """Returns how many columns each member adds to the joined matrix."""
-        return [shape[-1] for shape in shapes]
-
-    def call(self, tensors):
+    def classify(self, *tensors):
         """Returns class probabilities of shape `(batch, num_classes)`; two columns for one sigmoid unit."""
-        x = self.join(tensors)
+        x = self.join(*tensors)
         if self.built and x.shape[-1] != self.width:
             raise ValueError(
                 f"`{type(self).__name__}` was built for {self.width} values per image. Received: {x.shape[-1]} from "
-                f"{len(tensors)} members. Fit a new one on the outputs of these members."
+                f"{len(tensors[0])} members. Fit a new one on the outputs of these members."
             )
         for layer in self.hidden:
             x = layer(x)

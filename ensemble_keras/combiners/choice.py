@@ -14,17 +14,21 @@ from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import combine, fit_combiner, fit_out_of_fold
 from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
+from ensemble_keras.combiners.weighting import with_weights
 from ensemble_keras.measures.significance import compare
 
 _MAKERS = {
+    "best_member": lambda num_classes: SoftVoting(weights="best"),
     "soft_voting": lambda num_classes: SoftVoting(),
+    "weighted_voting": lambda num_classes: SoftVoting(weights="log_loss"),
+    "greedy": lambda num_classes: SoftVoting(weights="greedy"),
     "hard_voting": lambda num_classes: HardVoting(),
     "geometric_voting": lambda num_classes: GeometricVoting(),
     "stacking": StackedMetaLearner,
     "concatenate": ConcatenateDense,
 }
 # What "auto" compares, the simplest first.
-_COMPARED = ("soft_voting", "stacking", "concatenate")
+_COMPARED = ("best_member", "soft_voting", "weighted_voting", "greedy", "stacking", "concatenate")
 
 
 @dataclasses.dataclass
@@ -38,6 +42,7 @@ class Candidate:
         out_of_fold: `(n, num_classes)` probabilities of the combined members; each row by members and a combiner
             that did not see it.
         seconds: Float.
+        used: List of ints, the members that it asks: a vote leaves out those of weight 0.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Candidate:
     fitted: keras.layers.Layer | None
     out_of_fold: np.ndarray
     seconds: float
+    used: list
 
 
 def named_combiners(combiner, num_classes):
@@ -88,7 +94,7 @@ def check_combiners(combiners, widths, num_classes):
     members = [_stand_in(name, width, num_classes) for name, width in widths.items()]
     for name, combiner in combiners.items():
         try:
-            build_ensemble(members, type(combiner).from_config(combiner.get_config()))
+            build_ensemble(members, _with_something(combiner))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"The combiner {name!r} does not fit {len(members)} members of {num_classes} classes with features "
@@ -120,7 +126,9 @@ def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_
         fitted, combined = fit_out_of_fold(combiner, predictions, y, folds, features=features, **arguments)
     else:
         fitted, combined = None, _by_fold(combiner, predictions, y, folds, features, arguments)
-    return Candidate(name, combiner, fitted, combined, time.perf_counter() - start)
+    weights = getattr(fitted, "member_weights", None)
+    used = [i for i in range(predictions.shape[1]) if weights is None or weights[i] > 0]
+    return Candidate(name, combiner, fitted, combined, time.perf_counter() - start, used)
 
 
 def choose(candidates, y, *, groups=None, seed=0):
@@ -140,6 +148,16 @@ def choose(candidates, y, *, groups=None, seed=0):
         ):
             return candidate
     return best
+
+
+def _with_something(combiner):
+    """Returns a copy that can be called: with weights, where they are to be found."""
+    weights = getattr(combiner, "member_weights", None)
+    return (
+        with_weights(combiner, None)
+        if isinstance(weights, str)
+        else type(combiner).from_config(combiner.get_config())
+    )
 
 
 def _several(combiners, num_classes):

@@ -32,6 +32,10 @@ class ConcatenateDense(base.DenseCombiner):
 
     takes = "features"
 
+    def call(self, features):
+        """Returns class probabilities of shape `(batch, num_classes)`; two columns for one sigmoid unit."""
+        return self.classify(features)
+
     def join(self, features):
         """Returns the features side by side, shape `(batch, sum of d_i)`."""
         return ops.concatenate([base.as_float32(f) for f in features], axis=-1)

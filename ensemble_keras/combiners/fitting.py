@@ -4,8 +4,11 @@ import numpy as np
 from keras import ops
 
 from ensemble_keras.combiners import base, tables
+from ensemble_keras.combiners.estimators import fit_linear_estimator
 from ensemble_keras.combiners.training import train_layer
+from ensemble_keras.combiners.weighting import find_weights, with_weights
 from ensemble_keras.data.splits import make_folds
+from ensemble_keras.measures.predictions import check_y
 from ensemble_keras.members.heads import solve_linear_head
 
 # A combiner is applied to so many rows at once: features of all images may not fit on a device.
@@ -18,7 +21,8 @@ def fit_combiner(combiner, predictions, y, *, features=None, seed=0, folds=None,
     The predictions must be out-of-fold, and so must the features of a member whose backbone was trained: or the
     combiner learns the members' memory and trusts the one that overfits most.
 
-    A linear `ConcatenateDense` or `StackedMetaLearner` is solved to its optimum, its L2 strength chosen out of fold.
+    Weights of a vote that are to be found are: `SoftVoting(weights="greedy")` comes back with numbers. A linear
+    `ConcatenateDense` or `StackedMetaLearner` is solved to its optimum, its L2 strength chosen out of fold.
     One with hidden units, and a combiner of your own, is trained (AdamW) on all folds but one until the loss on
     that one stops falling; the best weights are kept.
 
@@ -54,7 +58,7 @@ def fit_combiner(combiner, predictions, y, *, features=None, seed=0, folds=None,
     task = _Task(combiner, predictions, y, features, seed, folds, class_weight)
     if task.learns_nothing:
         return combiner
-    return task.solve()[0] if task.is_linear else task.train(np.arange(len(task.y)))
+    return task.solve()[0] if task.is_linear else task.fit(np.arange(len(task.y)))
 
 
 def out_of_fold_combined(combiner, predictions, y, folds, *, features=None, class_weight=None, seed=0):
@@ -90,7 +94,7 @@ def fit_out_of_fold(combiner, predictions, y, folds, *, features=None, class_wei
     task = _Task(combiner, predictions, y, features, seed, folds, class_weight)
     if task.learns_nothing:
         return combiner, task.combined()
-    return task.solve() if task.is_linear else (task.train(np.arange(len(task.y))), task.out_of_fold())
+    return task.solve() if task.is_linear else (task.fit(np.arange(len(task.y))), task.out_of_fold())
 
 
 def combine(combiner, predictions, features=None):
@@ -120,12 +124,14 @@ class _Task:
         tables.check_layer(combiner)
         self.combiner, self.seed = combiner, seed
         self.inputs = tables.inputs_of(combiner, predictions, features)
-        fresh = self.fresh()
+        self.votes = isinstance(getattr(combiner, "member_weights", None), str)
+        fresh = self.fresh() if not self.votes else with_weights(combiner, None)
         self.num_classes = _apply(fresh, _rows(self.inputs, slice(1))).shape[1]
         tables.check_classes(combiner, self.inputs, self.num_classes)
-        self.y = tables.check_y(y, len(self.inputs[0][0]), self.num_classes)
-        self.learns_nothing = not fresh.trainable_weights
-        self.is_linear = isinstance(fresh, base.DenseCombiner) and not fresh.units
+        self.y = check_y(y, len(self.inputs[0][0]), self.num_classes)
+        self.learns_nothing = not self.votes and not fresh.trainable_weights
+        self.estimator = getattr(combiner, "final_estimator", None)
+        self.is_linear = isinstance(fresh, base.DenseCombiner) and not fresh.units and self.estimator is None
         self.weights = tables.check_class_weight(class_weight, self.num_classes)
         self.folds = None if self.learns_nothing else self._folds(folds)
 
@@ -137,7 +143,7 @@ class _Task:
 
     def solve(self):
         layer = self.fresh()
-        joined = np.concatenate([ops.convert_to_numpy(layer.join(part[0])) for part in _chunks(self.inputs)])
+        joined = self._joined(layer, self.inputs)
         solved = solve_linear_head(
             joined, self.y, self.folds, num_classes=self.num_classes, class_weight=self.weights
         )
@@ -154,9 +160,32 @@ class _Task:
         combined = np.empty((len(self.y), self.num_classes), "float32")
         for fold in np.unique(self.folds):
             held = self.folds == fold
-            layer = self.train(np.flatnonzero(~held))
+            layer = self.fit(np.flatnonzero(~held))
             combined[held] = _apply(layer, _rows(self.inputs, held))
         return combined
+
+    def fit(self, rows):
+        """Returns a new combiner, fitted on these rows."""
+        if self.votes:
+            return self.find_weights(rows)
+        return self.train(rows) if self.estimator is None else self.fit_estimator(rows)
+
+    def fit_estimator(self, rows):
+        """Fits the scikit-learn classifier; the layer with its weights needs it no more."""
+        config = self.combiner.get_config() | {"final_estimator": None}
+        layer = type(self.combiner).from_config(config)
+        weights = None if self.weights is None else self.weights[self.y[rows]]
+        joined = self._joined(layer, _rows(self.inputs, rows))
+        kernel, bias = fit_linear_estimator(self.estimator, joined, self.y[rows], sample_weight=weights)
+        _apply(layer, _rows(self.inputs, slice(1)))
+        layer.head.set_weights([kernel, bias])
+        return layer
+
+    def find_weights(self, rows):
+        predictions, y = np.stack([table[rows] for table in self.inputs[0]], axis=1), self.y[rows]
+        weights = None if self.weights is None else self.weights[y]
+        found = find_weights(self.combiner.member_weights, predictions, y, sample_weight=weights, seed=self.seed)
+        return with_weights(self.combiner, found)
 
     def train(self, rows):
         """Trains a new combiner on these rows; one of their folds tells when to stop."""
@@ -179,6 +208,9 @@ class _Task:
                 f"`folds` must give one fold number per row. Received: shape {folds.shape} for {len(self.y)} rows."
             )
         return folds if len(np.unique(folds)) > 1 else _own_folds(self.y, self.seed)
+
+    def _joined(self, layer, inputs):
+        return np.concatenate([ops.convert_to_numpy(layer.join(*part)) for part in _chunks(inputs)])
 
     def _part(self, rows):
         weights = np.ones(self.num_classes) if self.weights is None else self.weights

@@ -4,22 +4,30 @@ import keras
 import numpy as np
 from keras import ops
 
+from ensemble_keras._validation import check_choice
 from ensemble_keras.combiners import base
 
 
 class _WeightedVoting(base.Combiner):
-    """A voting combiner with one weight per member."""
+    """A voting combiner with one weight per member; `ways` are those in which `fit_combiner` can find them."""
+
+    ways = ()
 
     def __init__(self, weights=None, **kwargs):
         super().__init__(**kwargs)
         # Keras keeps `weights` for a layer's variables.
-        self.member_weights = _check_weights(weights)
+        self.member_weights = _check_weights(weights, self.ways)
 
     def get_config(self):
         """Returns the arguments that make this layer again."""
         return {**super().get_config(), "weights": self.member_weights}
 
     def _mean(self, tensors):
+        if isinstance(self.member_weights, str):
+            raise ValueError(
+                f"The weights of this {type(self).__name__} are to be found: weights={self.member_weights!r}. "
+                "Call `fit_combiner` first."
+            )
         if self.member_weights is None:
             return sum(tensors[1:], start=tensors[0]) / len(tensors)
         if len(self.member_weights) != len(tensors):
@@ -40,8 +48,10 @@ class SoftVoting(_WeightedVoting):
     unit, counts as two classes. Output: `(batch, num_classes)`, rows sum to 1.
 
     Args:
-        weights: One number per member, none negative; only their proportions count. Defaults to `None`, equal
-            weights. Kept as `member_weights`.
+        weights: One number per member, none negative; only their proportions count. Or how `fit_combiner` is to
+            find them on out-of-fold predictions: `"log_loss"` (`convex_weights`), `"greedy"` (`select_members`) or
+            `"best"` (all to the member with the highest accuracy). Defaults to `None`, equal weights. Kept as
+            `member_weights`.
 
     Raises:
         ValueError: If a weight is negative, not finite, or all are 0; when called, if there is not one per member.
@@ -53,6 +63,8 @@ class SoftVoting(_WeightedVoting):
     >>> keras.ops.convert_to_numpy(probabilities).tolist()
     [[0.75, 0.25]]
     """
+
+    ways = ("best", "log_loss", "greedy")
 
     def call(self, predictions):
         """Returns the mean of a list of probabilities, one tensor per member."""
@@ -116,13 +128,15 @@ class HardVoting(base.Combiner):
         return ((1.0 - first) * votes + portion * tied_votes) / len(predictions)
 
 
-def _check_weights(weights):
+def _check_weights(weights, ways):
     if weights is None:
         return None
-    array = np.asarray(weights, dtype="float64")
+    if isinstance(weights, str) and ways:
+        return check_choice("weights", weights, ways)
+    array = np.asarray([] if isinstance(weights, str) else weights, dtype="float64")
     if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any() or not array.sum() > 0:
         raise ValueError(
             "`weights` must be one number per member, finite, not negative and not all 0. "
-            f"Received: {np.asarray(weights).tolist()}."
+            f"Received: {np.asarray(weights).tolist()!r}."
         )
     return array.tolist()

@@ -11,16 +11,19 @@ from ensemble_keras.measures.significance import compare
 _FIGURES = ("accuracy", "log_loss", "roc_auc")
 
 
-def leaderboard(members, candidates, chosen, y, *, skipped, parameters, validation=None, groups=None, seed=0):
+def leaderboard(
+    members, candidates, chosen, y, *, skipped, parameters, macs=None, validation=None, groups=None, seed=0
+):
     """Compares members and combiners on the same out-of-fold predictions.
 
     Args:
         members: List of objects with `name`, `out_of_fold`, `seconds`, `note`.
-        candidates: List of objects with `name`, `out_of_fold`, `seconds`: the combiners that were tried.
+        candidates: List of objects with `name`, `out_of_fold`, `seconds`, `used`: the combiners that were tried.
         chosen: The one of `candidates` that the model uses.
         y: Int array `(n,)` of class indices.
         skipped: Dict from the name of a member that could not be used to the reason.
         parameters: Dict from a member's name to its number of parameters.
+        macs: Dict from a member's name to its multiply-accumulates per image; `None` where they are not known.
         validation: What `validate` gave, or `None`: there are no validation data.
         groups: Sequence `(n,)` or `None`: the intervals resample groups where there are any.
         seed: Int, of the resampling.
@@ -28,20 +31,33 @@ def leaderboard(members, candidates, chosen, y, *, skipped, parameters, validati
     Returns:
         A `pandas.DataFrame`, a row for each member, then for each combiner: `name`, `kind` (`"member"` or
         `"ensemble"`), `chosen`, out-of-fold `accuracy`, `log_loss` and `roc_auc`, the `difference` in accuracy to the
-        best member with its 95 % interval `low` to `high` (paired bootstrap), `seconds`, `parameters`, `note`; and,
-        where there are validation data, `validation_accuracy`, NaN of what was not fitted on all images.
+        best member with its 95 % interval `low` to `high` (paired bootstrap), `seconds`, `parameters`, `macs` of
+        an image, `note`; and, where there are validation data, `validation_accuracy`, NaN of what was not fitted on
+        all images.
     """
     best = best_member(members, y)
     rows = [
-        _row(m, "member", best, y, groups, seed) | {"parameters": parameters[m.name], "note": m.note} for m in members
+        _row(m, "member", best, y, groups, seed) | _costs([m], parameters, macs) | {"note": m.note} for m in members
     ]
-    total = sum(parameters[m.name] for m in members)
     for candidate in candidates:
         row = _row(candidate, "ensemble", best, y, groups, seed)
-        rows.append(row | {"chosen": candidate is chosen, "parameters": total, "note": ""})
+        costs = _costs([members[i] for i in candidate.used], parameters, macs)
+        rows.append(row | costs | {"chosen": candidate is chosen, "note": ""})
     rows += [{"name": name, "kind": "member", "chosen": False, "note": reason} for name, reason in skipped.items()]
-    columns = ["name", "kind", "chosen", *_FIGURES, "difference", "low", "high", "seconds", "parameters", "note"]
-    table = pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
+    columns = [
+        "name",
+        "kind",
+        "chosen",
+        *_FIGURES,
+        "difference",
+        "low",
+        "high",
+        "seconds",
+        "parameters",
+        "macs",
+        "note",
+    ]
+    table = pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64", "macs": "Int64"})
     if validation is not None:
         accuracies = [validation[row.kind].get(row.name, np.nan) for row in table.itertuples(index=False, name="Row")]
         table.insert(columns.index("difference"), "validation_accuracy", accuracies)
@@ -83,34 +99,43 @@ def best_member(members, y):
     return max(members, key=rank)
 
 
-def verdict(chosen, members, y, *, parameters, groups=None, seed=0):
-    """Returns one sentence: whether the ensemble is worth it, against its best member.
+def verdict(chosen, candidates, members, y, *, parameters, macs=None, groups=None, seed=0):
+    """Returns what to make of it, in a sentence or two: whether the ensemble is worth it, against its best member.
 
     Args:
-        chosen: Object with `name` and `out_of_fold`: the combiner used.
+        chosen: Object with `name`, `out_of_fold` and `used`: the combiner that the model uses.
+        candidates: List of such objects: all that were tried.
         members: As in `leaderboard`.
         y: Int array `(n,)`.
         parameters: Dict from a member's name to its number of parameters.
+        macs: Dict from a member's name to its multiply-accumulates per image; `None`: costs are told in parameters.
         groups: Sequence `(n,)` or `None`.
         seed: Int.
     """
-    best = best_member(members, y)
+    best = members[chosen.used[0]] if len(chosen.used) == 1 else best_member(members, y)
     accuracy = np.mean(best.out_of_fold.argmax(axis=1) == y)
     if len(members) == 1:
         return f"One member: {best.name}, out-of-fold accuracy {accuracy:.4f}. There is nothing to compare it with."
-    gain = compare(chosen.out_of_fold, best.out_of_fold, y, groups=groups, seed=seed)
-    cost = sum(parameters[m.name] for m in members) / parameters[best.name]
-    method = {"concatenate": "concatenation"}.get(chosen.name, chosen.name.replace("_", " "))
+    alone = f"{best.name} alone has an out-of-fold accuracy of {accuracy:.4f}."
+    ensembles = [c for c in candidates if len(c.used) > 1]
+    if len(chosen.used) > 1:
+        ensembles = [chosen]
+    elif not ensembles:
+        return f"One of {len(members)} models was asked for: {alone}"
+    tried = max(ensembles, key=lambda c: np.mean(c.out_of_fold.argmax(axis=1) == y))
+    gain = compare(tried.out_of_fold, best.out_of_fold, y, groups=groups, seed=seed)
+    unit, costs = ("multiply-accumulates", macs) if macs else ("parameters", parameters)
+    cost = sum(costs[members[i].name] for i in tried.used) / costs[best.name]
+    method = {"concatenate": "concatenation", "gated": "the gate"}.get(tried.name, tried.name.replace("_", " "))
+    count = len(members) if len(tried.used) == len(members) else f"{len(tried.used)} of {len(members)}"
+    method = f"{method[0].upper()}{method[1:]} of {count} members"
     compared = (
         f"{100 * gain.difference:+.1f} points of out-of-fold accuracy over {best.name} alone, 95 % interval "
-        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}, at {cost:.1f} times its parameters."
+        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}, at {cost:.1f} times its {unit}."
     )
-    if gain.low > 0:
-        return f"{method.capitalize()} of {len(members)} members: {compared}"
-    return (
-        f"One model would do: {best.name} alone has an out-of-fold accuracy of {accuracy:.4f}. "
-        f"{method.capitalize()} of {len(members)} members gives {compared}"
-    )
+    if len(chosen.used) > 1 and gain.low > 0:
+        return f"{method}: {compared}"
+    return f"One model would do: {alone} {method} gives {compared}"
 
 
 def _texts(row):
@@ -132,6 +157,14 @@ def _short(count):
         if count >= size:
             return f"{count / size:.1f}{letter}" if count < 100 * size else f"{count / size:.0f}{letter}"
     return str(count)
+
+
+def _costs(members, parameters, macs):
+    names = [member.name for member in members]
+    return {
+        "parameters": sum(parameters[name] for name in names),
+        "macs": sum(macs[name] for name in names) if macs else None,
+    }
 
 
 def _row(entry, kind, best, y, groups, seed):

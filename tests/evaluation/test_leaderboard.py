@@ -2,7 +2,7 @@ import types
 
 import numpy as np
 
-from ensemble_keras.evaluation.leaderboard import leaderboard, leaderboard_text
+from ensemble_keras.evaluation.leaderboard import leaderboard, leaderboard_text, verdict
 
 LABELS = np.arange(40) % 2
 SIZES = {"MobileNetV2(alpha=0.35)": 410_208, "CNN": 930, "VGG19": 20_024_384}
@@ -15,10 +15,17 @@ def entry(name, right, seconds=1.0, note=""):
     return types.SimpleNamespace(name=name, out_of_fold=out_of_fold, seconds=seconds, note=note)
 
 
+def combination(name, right, used=(0, 1, 2), **options):
+    """A combiner of the members `used`."""
+    found = entry(name, right, **options)
+    found.used = list(used)
+    return found
+
+
 def table():
     members = [entry(name, right) for name, right in zip(SIZES, (30, 20, 32), strict=True)]
     members[1].note = "loss became NaN in epoch 3: weights of epoch 2 kept"
-    tried = [entry("soft_voting", 36, 0.01), entry("stacking", 34, 123.4)]
+    tried = [combination("soft_voting", 36, seconds=0.01), combination("stacking", 34, seconds=123.4)]
     return leaderboard(members, tried, tried[0], LABELS, skipped={"NASNetLarge": "out of memory"}, parameters=SIZES)
 
 
@@ -38,7 +45,7 @@ def test_the_text_says_what_the_table_says_in_80_columns():
 def test_accuracy_on_validation_data_is_a_column_and_a_line():
     validation = {"member": {"MobileNetV2(alpha=0.35)": 0.75, "CNN": 0.5, "VGG19": 0.8125}, "ensemble": {"CNN": 0.9}}
     members = [entry(name, 30) for name in SIZES]
-    tried = [entry("CNN", 36), entry("stacking", 34)]
+    tried = [combination("CNN", 36), combination("stacking", 34)]
     arguments = {"skipped": {"NASNetLarge": "out of memory"}, "parameters": SIZES}
     board = leaderboard(members, tried, tried[0], LABELS, validation=validation, **arguments)
     np.testing.assert_array_equal(board["validation_accuracy"], [0.75, 0.5, 0.8125, 0.9, np.nan, np.nan])
@@ -58,3 +65,53 @@ def test_the_text_ends_with_what_the_notes_say():
         "CNN: loss became NaN in epoch 3: weights of epoch 2 kept",
         "NASNetLarge: out of memory",
     ]
+
+
+MEMBERS = [entry(name, right) for name, right in zip(SIZES, (30, 20, 24), strict=True)]
+COSTS = {"MobileNetV2(alpha=0.35)": 100, "CNN": 50, "VGG19": 400}
+
+
+def said(chosen, *others, members=MEMBERS, **costs):
+    return verdict(chosen, [chosen, *others], members, LABELS, parameters=SIZES, **costs)
+
+
+def test_a_gain_is_told_with_its_interval_and_its_cost():
+    chosen = combination("greedy", 40, used=[0, 2])
+    assert said(chosen, combination("soft_voting", 30), macs=COSTS) == (
+        "Greedy of 2 of 3 members: +25.0 points of out-of-fold accuracy over MobileNetV2(alpha=0.35) alone, "
+        "95 % interval +12.5 to +40.0, at 5.0 times its multiply-accumulates."
+    )
+    whole = said(combination("concatenate", 40))
+    assert whole.startswith("Concatenation of 3 members: +25.0 points")
+    assert whole.endswith(f"at {sum(SIZES.values()) / 410_208:.1f} times its parameters.")
+
+
+def test_without_a_gain_beyond_chance_one_model_would_do():
+    expected = (
+        "One model would do: MobileNetV2(alpha=0.35) alone has an out-of-fold accuracy of 0.7500. Soft voting of 3 "
+        "members gives +2.5 points of out-of-fold accuracy over MobileNetV2(alpha=0.35) alone, 95 % interval +0.0 to "
+        "+7.5, at 5.5 times its multiply-accumulates."
+    )
+    voted = combination("soft_voting", 31)
+    assert said(voted, macs=COSTS) == expected
+    # Where the best member was chosen, the best of what it was compared with.
+    best = combination("best_member", 30, used=[0])
+    assert said(best, combination("stacking", 25), voted, macs=COSTS) == expected
+
+
+def test_without_anything_to_compare_with_that_is_said():
+    best = combination("best_member", 30, used=[0])
+    assert said(best) == (
+        "One of 3 models was asked for: MobileNetV2(alpha=0.35) alone has an out-of-fold accuracy of 0.7500."
+    )
+    assert said(best, members=MEMBERS[:1]).startswith(
+        "One member: MobileNetV2(alpha=0.35), out-of-fold accuracy 0.75"
+    )
+
+
+def test_a_combiner_costs_what_its_members_cost():
+    tried = [combination("soft_voting", 36), combination("greedy", 36, used=[1, 2])]
+    board = leaderboard(MEMBERS, tried, tried[0], LABELS, skipped={}, parameters=SIZES, macs=COSTS).set_index("name")
+    assert board.loc[["CNN", "soft_voting", "greedy"], "macs"].tolist() == [50, 550, 450]
+    assert board.loc["greedy", "parameters"] == SIZES["CNN"] + SIZES["VGG19"]
+    assert leaderboard(MEMBERS, tried, tried[0], LABELS, skipped={}, parameters=SIZES)["macs"].isna().all()

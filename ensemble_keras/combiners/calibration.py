@@ -87,7 +87,13 @@ def apply_temperature(probabilities, temperature):
     Returns:
         A float32 tensor; rows sum to 1.
     """
-    return ops.softmax(base.log_probabilities(ops.convert_to_tensor(probabilities)) / temperature, axis=-1)
+    return ops.softmax(base.log_probabilities(probabilities) / temperature, axis=-1)
+
+
+def calibrated(predictions, temperatures):
+    """Returns members' predictions `(n, members, num_classes)`, each at its temperature `(members,)`, as an array."""
+    temperatures = np.asarray(temperatures, "float32")[:, None]
+    return ops.convert_to_numpy(apply_temperature(predictions, temperatures))
 
 
 def check_temperature(argument, temperature):

@@ -6,10 +6,13 @@ import keras
 
 from ensemble_keras._validation import check_choice
 from ensemble_keras.combiners import base, tables
+from ensemble_keras.combiners.calibration import apply_temperature, check_temperature
 from ensemble_keras.combiners.views import views_of
 
 
-def build_ensemble(members, combiner, *, name="ensemble", test_time_augmentation=None):
+def build_ensemble(
+    members, combiner, *, name="ensemble", test_time_augmentation=None, member_temperatures=None, temperature=None
+):
     """Joins trained members and a combiner into one plain `keras.Model`.
 
     The combiner's operations are written into the model's graph, so that the model consists of the members and of
@@ -28,6 +31,11 @@ def build_ensemble(members, combiner, *, name="ensemble", test_time_augmentation
             probabilities: names among `"horizontal_flip"`, `"vertical_flip"` and `"zoom"` (the middle 7/8 of each
             side). The image as it is is always one of the views. Every view costs as much as the ensemble without
             them, in training, too: train before, and build with views afterwards. Defaults to `None`.
+        member_temperatures: One number above 0 per member, such as `fit_temperatures` gives: the combiner gets each
+            member's probabilities at its temperature. Fit the combiner on such predictions, too
+            (`apply_temperature`). Defaults to `None`, the probabilities as they are.
+        temperature: Number above 0, such as `fit_temperature` gives for the combined out-of-fold predictions: the
+            model gives its probabilities at this temperature. Defaults to `None`, as they are.
 
     Returns:
         A `keras.Model` from such images to float32 probabilities of shape `(batch, num_classes)`, the output of a
@@ -39,7 +47,8 @@ def build_ensemble(members, combiner, *, name="ensemble", test_time_augmentation
         ValueError: If `members` is empty, two members share a name or differ in classes or input shape, a member
             lacks the features that the combiner takes, the combiner gives other classes than the members, or it
             holds variables or layers other than those of stock Keras layers; if a view is unknown, or the members
-            take images of any size and are to be zoomed.
+            take images of any size and are to be zoomed; if a temperature is not above 0, or the members' are given
+            to a combiner that does not take their predictions.
 
     Example:
 
@@ -54,13 +63,18 @@ def build_ensemble(members, combiner, *, name="ensemble", test_time_augmentation
     members = list(members)
     _check_members(members)
     takes = _check_combiner(combiner)
+    temperatures = _check_temperatures(member_temperatures, len(members), takes)
+    temperature = 1.0 if temperature is None else check_temperature("temperature", temperature)
     images = keras.Input(members[0].input_shape[1:], name="images")
     nested = _nested(members, takes)
-    inputs = [_combiner_inputs(nested, takes, view) for view in views_of(images, test_time_augmentation)]
+    inputs = [
+        _combiner_inputs(nested, takes, view, temperatures) for view in views_of(images, test_time_augmentation)
+    ]
     # Called the ordinary way, Keras builds the layer; `call` then writes its operations into the graph.
     combiner(*inputs[0])
     combined = [base.as_probabilities(combiner.call(*view)) for view in inputs]
     combined = keras.layers.Average(dtype="float32", name="views")(combined) if len(combined) > 1 else combined[0]
+    combined = _at(temperature, combined)
     outputs = keras.layers.Activation("linear", dtype="float32", name="predictions")(combined)
     model = keras.Model(images, outputs, name=name)
     _check_outputs(model, members, combiner)
@@ -83,13 +97,18 @@ def _nested(members, takes):
     return [keras.Model(m.inputs, [f, m.output], name=m.name) for m, f in zip(members, features, strict=True)]
 
 
-def _combiner_inputs(nested, takes, images):
+def _combiner_inputs(nested, takes, images, temperatures):
     outputs = [member(images) for member in nested]
-    if takes == "predictions":
-        return [[base.as_probabilities(p) for p in outputs]]
     if takes == "features":
         return [[base.as_float32(f) for f in outputs]]
-    return [[base.as_probabilities(p) for _, p in outputs], [base.as_float32(f) for f, _ in outputs]]
+    predictions = outputs if takes == "predictions" else [p for _, p in outputs]
+    inputs = [[_at(t, base.as_probabilities(p)) for t, p in zip(temperatures, predictions, strict=True)]]
+    return inputs if takes == "predictions" else [*inputs, [base.as_float32(f) for f, _ in outputs]]
+
+
+def _at(temperature, probabilities):
+    # At 1 they are what they are: no operation in the graph.
+    return probabilities if temperature == 1 else apply_temperature(probabilities, temperature)
 
 
 def _features_of(member):
@@ -160,6 +179,21 @@ def _check_combiner(combiner):
     return check_choice(
         "combiner.takes", getattr(combiner, "takes", "predictions"), ["predictions", "features", "both"]
     )
+
+
+def _check_temperatures(temperatures, count, takes):
+    if temperatures is None:
+        return [1.0] * count
+    if takes == "features":
+        raise ValueError(
+            "`member_temperatures` are for combiners of predictions. Received: a combiner that takes features only. "
+            "Give `temperature`, that of the ensemble."
+        )
+    if len(temperatures) != count:
+        raise ValueError(
+            f"Expected one temperature per member. Received: {len(temperatures)} temperatures for {count} members."
+        )
+    return [check_temperature(f"member_temperatures[{i}]", t) for i, t in enumerate(temperatures)]
 
 
 def _check_outputs(model, members, combiner):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble_keras.backbones.spec import layer_name
+from ensemble_keras.combiners.calibration import calibrated, fit_temperature, fit_temperatures
 from ensemble_keras.combiners.choice import check_combiners, choose, try_combiner
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import fit_combiner
@@ -45,6 +46,7 @@ class Plan:
     refit: bool
     devices: object
     test_time_augmentation: tuple | None
+    calibrate: bool
     class_weight: list | None
     store: object
     leaks: str
@@ -151,7 +153,9 @@ def _fit_members(plan, run, extraction, folds):
 
 def _join(plan, members, skipped, folds, leaks):
     y, groups = plan.dataset.labels, plan.dataset.groups
-    predictions = np.stack([member.out_of_fold for member in members], axis=1)
+    out_of_fold = np.stack([member.out_of_fold for member in members], axis=1)
+    temperatures = fit_temperatures(out_of_fold, y) if plan.calibrate else None
+    predictions = out_of_fold if temperatures is None else calibrated(out_of_fold, temperatures)
     arguments = {"class_weight": plan.class_weight, "seed": plan.seed}
     features = [member.features for member in members]
     candidates = [
@@ -166,33 +170,44 @@ def _join(plan, members, skipped, folds, leaks):
     used, kept = [members[i] for i in chosen.used], combiner
     if len(used) < len(members):
         kept = with_weights(combiner, [combiner.member_weights[i] for i in chosen.used])
-    model = build_ensemble([m.model for m in used], kept, test_time_augmentation=plan.test_time_augmentation)
+    calibration = _calibration(chosen, temperatures, y) if plan.calibrate else {}
+    model = build_ensemble(
+        [m.model for m in used], kept, test_time_augmentation=plan.test_time_augmentation, **calibration
+    )
     statistics = {**_costs(members), "groups": groups, "seed": plan.seed}
     validation = None
     if plan.validation is not None:
         fitted = {c.name: combiner if c is chosen else c.fitted for c in candidates}
         fitted = {name: layer for name, layer in fitted.items() if layer is not None}
         named = {member.name: member.model for member in members}
-        validation = validate(named, fitted, plan.validation, verbose=plan.verbose)
+        validation = validate(named, fitted, plan.validation, temperatures=temperatures, verbose=plan.verbose)
     table = leaderboard(members, candidates, chosen, y, skipped=skipped, validation=validation, **statistics)
     sentence = verdict(chosen, candidates, members, y, **statistics)
     return Fitted(
         model=model,
         members=[member.model for member in members],
         combiner=kept,
-        out_of_fold=predictions,
+        out_of_fold=out_of_fold,
         leaderboard=table,
         verdict=sentence,
         history={member.name: member.history for member in members if member.history},
-        card=_card(plan, members, chosen, kept, sentence, leaks, validation),
+        card=_card(plan, members, chosen, kept, sentence, leaks, validation, calibration),
     )
+
+
+def _calibration(chosen, temperatures, y):
+    """The temperatures of the members, where the combiner sees their predictions, and that of the ensemble."""
+    found = {"temperature": fit_temperature(chosen.out_of_fold, y)}
+    if chosen.combiner.takes != "features":
+        found["member_temperatures"] = [float(temperatures[i]) for i in chosen.used]
+    return found
 
 
 def _costs(members):
     return {"parameters": {member.name: member.model.count_params() for member in members}}
 
 
-def _card(plan, members, chosen, combiner, sentence, leaks, validation):
+def _card(plan, members, chosen, combiner, sentence, leaks, validation, calibration):
     """What the saved file says of itself."""
     y = plan.dataset.labels
     figures = metric_summary(y, chosen.out_of_fold)
@@ -215,7 +230,8 @@ def _card(plan, members, chosen, combiner, sentence, leaks, validation):
         "left_out": [member.name for i, member in enumerate(members) if i not in chosen.used],
         "combiner": {"name": chosen.name, "class": type(combiner).__name__, "config": combiner.get_config()},
         "weights": getattr(combiner, "member_weights", None),
-        "temperature": None,
+        "member_temperatures": calibration.get("member_temperatures"),
+        "temperature": calibration.get("temperature"),
         "data": {
             "images": len(plan.dataset),
             "per_class": np.bincount(y, minlength=len(plan.classes)).tolist(),

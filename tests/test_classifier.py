@@ -173,6 +173,27 @@ def test_every_combiner_makes_one_model(data, combiner, tmp_path):
     assert len(tried) == (6 if combiner == "auto" else 1)
 
 
+@pytest.mark.parametrize("combiner", ["soft_voting", "stacking", "concatenate"])
+def test_calibrated_members_and_ensemble_are_brought_to_their_temperatures(data, combiner):
+    x, y = data
+    y = np.where(np.arange(len(y)) % 4 == 0, (y + 1) % 3, y)  # A quarter of the labels is noise.
+    fitted = classifier(combiner=combiner, calibrate=True).fit(x, NAMES[y])
+    temperature, of_members = fitted.card_["temperature"], fitted.card_["member_temperatures"]
+    if combiner == "concatenate":
+        assert of_members is None
+        raw = ek.build_ensemble(fitted.members_, fitted.combiner_).predict(x, verbose=0)
+    else:
+        np.testing.assert_allclose(of_members, ek.fit_temperatures(fitted.out_of_fold_, y), rtol=1e-6)
+        given = [m.predict(x, verbose=0) for m in fitted.members_]
+        raw = fitted.combiner_([ek.apply_temperature(p, t) for p, t in zip(given, of_members, strict=True)])
+    expected = ek.apply_temperature(raw, temperature)
+    np.testing.assert_allclose(fitted.predict_proba(x), keras.ops.convert_to_numpy(expected), atol=1e-5)
+    plain = classifier(combiner=combiner).fit(x, NAMES[y])
+    assert plain.card_["temperature"] is None
+    # What is fitted on is left as it is.
+    np.testing.assert_array_equal(plain.out_of_fold_, fitted.out_of_fold_)
+
+
 def test_a_combiner_layer_is_rebuilt_and_not_changed(data):
     x, y = data
     layer = ek.SoftVoting(weights=[3, 1])

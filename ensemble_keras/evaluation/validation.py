@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 
+from ensemble_keras.combiners.calibration import calibrated
 from ensemble_keras.combiners.fitting import combine
 from ensemble_keras.features.extraction import extract
 
 
-def validate(members, combiners, dataset, *, verbose=1):
+def validate(members, combiners, dataset, *, temperatures=None, verbose=1):
     """Gives the accuracy of members, and of combiners of all of them, in one pass over the images.
 
     Args:
@@ -15,6 +16,7 @@ def validate(members, combiners, dataset, *, verbose=1):
             with a layer named `"features"` where a combiner takes features.
         combiners: Dict from name to fitted combiner layer.
         dataset: An `ImageDataset` with labels that are class indices.
+        temperatures: Array, one per member, at which the combiners see the members; `None`: as they are.
         verbose: 0 shows no progress. Defaults to 1.
 
     Returns:
@@ -30,6 +32,7 @@ def validate(members, combiners, dataset, *, verbose=1):
     ensembles = {}
     if len(found) == len(members):
         table = np.stack(list(predictions.values()), axis=1)
+        table = table if temperatures is None else calibrated(table, temperatures)
         features = [found[name][:, : -widths[name]] for name in found] if with_features else None
         ensembles = {name: combine(layer, table, features) for name, layer in combiners.items()}
     return {

@@ -1,7 +1,7 @@
 """Predictions: checks of the members' probabilities, one table `(n, members, num_classes)`, large ones quickly."""
 
 import numpy as np
-from scipy import optimize, sparse
+from scipy import optimize, sparse, stats
 
 from ensemble_keras._validation import check_labels, rows_text
 
@@ -55,32 +55,24 @@ def check_y(y, n, num_classes):
 def check_class_order(predictions, y):
     """Raises `ValueError` if a member's columns stand in another order than the labels; names member and row.
 
-    A member is refused if some classes form a circle in which it gives every class less probability, on average over
-    the class's rows, than the next one of the circle: two classes exchanged, say. One class taken for another, which
-    a poor member may do, is no circle. Each of these differences must be beyond chance by Hoeffding's inequality,
-    so that members in the right order pass, with a probability above .999 for all of them together.
+    A member is refused if some classes form a circle in which it prefers for every class the next one of the circle
+    to each other class: two classes exchanged, say. One class taken for another, which a poor member may do, is no
+    circle. It must prefer the next one in more of the class's rows than chance explains (sign tests), so that all
+    members in the right order pass with a probability above .999.
 
     Args:
         predictions: Checked array `(n, members, num_classes)`.
         y: Int array `(n,)`, every class at least once.
     """
-    means, counts = _class_means(predictions, y), np.bincount(y)
+    means = _class_means(predictions, y)
     members, classes = means.shape[:2]
     own = np.einsum("mkk->mk", means)
-    needed = np.sqrt(2 * np.log(members * classes / _FALSE_ALARM) / counts)
-    for member in np.flatnonzero(((means.max(axis=2) - own) > needed).sum(axis=1) > 1):
-        said = optimize.linear_sum_assignment(means[member], maximize=True)[1]
-        lead = means[member][np.arange(classes), said] - own[member]
-        for circle in _circles(said):
-            if (lead[circle] > needed[circle]).all():
-                k = circle[0]
-                raise ValueError(
-                    "`predictions` must have their columns in the order of the class indices of `y`. Received: from "
-                    f"member {member} columns that look shuffled: where `y` is {k}, as in row "
-                    f"{np.flatnonzero(y == k)[0]}, it gives class {said[k]} a mean probability of "
-                    f"{means[member, k, said[k]]:.2f}, and class {k} one of {own[member, k]:.2f}. Bring its columns "
-                    "into the order of the others."
-                )
+    for member in np.flatnonzero((means.max(axis=2) > own).sum(axis=1) > 1):
+        preferred = optimize.linear_sum_assignment(means[member], maximize=True)[1]
+        for circle in _circles(preferred):
+            highest = _FALSE_ALARM / (members * classes)
+            if all(_prefers(predictions[y == k, member], preferred[k], k, highest) for k in circle):
+                raise ValueError(_order_text(member, circle[0], preferred[circle[0]], means[member], y))
 
 
 def row_blocks(table):
@@ -138,6 +130,25 @@ def _class_means(predictions, y):
         sums += of_class @ block.reshape(len(block), -1)
     means = sums / np.bincount(y, minlength=classes)[:, None]
     return means.reshape(classes, members, classes).transpose(1, 0, 2)
+
+
+def _prefers(p, preferred, k, highest):
+    """Returns whether each class has less probability than the preferred one in more rows than chance explains."""
+    # The true class first: of members that know nothing no other class is looked at.
+    for other in [k, *np.delete(np.arange(p.shape[1]), [k, preferred])]:
+        less = np.count_nonzero(p[:, other] < p[:, preferred])
+        if stats.binom.sf(less - 1, len(p), 0.5) >= highest:
+            return False
+    return True
+
+
+def _order_text(member, k, preferred, means, y):
+    return (
+        "`predictions` must have their columns in the order of the class indices of `y`. Received: from member "
+        f"{member} columns that look shuffled: where `y` is {k}, as in row {np.flatnonzero(y == k)[0]}, it gives "
+        f"class {preferred} a mean probability of {means[k, preferred]:.2f}, and class {k} one of {means[k, k]:.2f}. "
+        "Bring its columns into the order of the others."
+    )
 
 
 def _circles(said):

@@ -66,7 +66,7 @@ def plot_confusion(confusion, class_names=None, ax=None, *, normalize=False):
     counts = np.asarray(confusion)
     names = [shortened(name) for name in class_names]
     side = np.clip(1.7 + 0.42 * len(names), 3.6, 8.5)
-    ax = _own_axes(ax, (side, side))
+    ax = own_axes(ax, (side, side))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax.grid(False)
     ax.imshow(shares, cmap=_CLEAR_TO_BLUE, vmin=0, vmax=1, interpolation="nearest")
@@ -106,7 +106,7 @@ def plot_roc(y, probabilities, class_names=None, ax=None):
     curves = {k: sk.roc_curve(y == k, probabilities[:, k])[:2] for k in there}
     areas = {k: float(np.trapezoid(curves[k][1], curves[k][0])) for k in there}
     shown = there if len(there) <= _MOST_CURVES else sorted(there, key=areas.get)[: _MOST_CURVES - 1]
-    ax = _own_axes(ax, (4.3, 4.35 + 0.215 * (len(shown) + (num_classes > 2))))
+    ax = own_axes(ax, (4.3, 4.35 + 0.215 * (len(shown) + (num_classes > 2))))
     ax.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle=(0, (4, 4)))
     if num_classes > 2 and there:
         rates = np.linspace(0, 1, 201)
@@ -121,7 +121,7 @@ def plot_roc(y, probabilities, class_names=None, ax=None):
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     ax.set_xlabel("false positive rate")
     ax.set_ylabel("true positive rate")
-    _legend_below(ax)
+    legend_below(ax)
     return ax
 
 
@@ -141,7 +141,7 @@ def plot_history(history, metric="accuracy", ax=None):
         ValueError: If `history` has no curve of that name.
     """
     check_choice("metric", metric, [name for name in history if not name.startswith("val_")])
-    ax = _own_axes(ax, (4.3, 3.2))
+    ax = own_axes(ax, (4.3, 3.2))
     for name, label, color, style in (
         (metric, "training", BLUE, "--"),
         (f"val_{metric}", "validation", VERMILLION, "-"),
@@ -154,7 +154,7 @@ def plot_history(history, metric="accuracy", ax=None):
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
     ax.set_ylabel(metric.replace("_", " "))
-    _legend_below(ax)
+    legend_below(ax)
     return ax
 
 
@@ -169,7 +169,7 @@ def plot_members(members, ax=None):
     Returns:
         The axes.
     """
-    ax = _own_axes(ax, (4.6, 1.0 + 0.32 * len(members)))
+    ax = own_axes(ax, (4.6, 1.0 + 0.32 * len(members)))
     for row, (name, values) in enumerate(members.iterrows()):
         color = VERMILLION if name == "ensemble" else BLUE
         low, high = 100 * values["accuracy_low"], 100 * values["accuracy_high"]
@@ -248,7 +248,8 @@ def shortened(name, limit=18):
     return name if len(name) <= limit else f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"
 
 
-def _own_axes(ax, size):
+def own_axes(ax, size):
+    """Returns the axes that are given, or those of a new figure of this size in inches."""
     if ax is not None:
         return ax
     ax = Figure(figsize=size, facecolor="white", layout="constrained").add_subplot(axes_class=_ShownAxes)
@@ -270,7 +271,8 @@ def _write_cells(ax, values, shares, form):
         ax.text(column, row, form.format(value), ha="center", va="center", color=color, fontsize=9)
 
 
-def _legend_below(ax):
+def legend_below(ax):
+    """Puts the legend of the axes below them."""
     # Below the axes no curve can run under it.
     below = ax.transAxes + ScaledTranslation(0, -0.45, ax.figure.dpi_scale_trans)
     legend = ax.legend(

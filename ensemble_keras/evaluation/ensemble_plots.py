@@ -1,0 +1,149 @@
+"""Ensemble plots: what accuracy costs, how differently members err, whether predictions keep what they say.
+
+Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.plots`.
+"""
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+
+from ensemble_keras.evaluation.plots import BLUE, GRID, VERMILLION, legend_below, own_axes, shortened
+from ensemble_keras.measures.calibration import expected_calibration_error, reliability
+
+# From blue by clear to vermillion: signs that colour-blind readers tell apart, on light and on dark grounds.
+_SIGNED = LinearSegmentedColormap.from_list(
+    "signed", [(0, 0.447, 0.698, 1), (0, 0.447, 0.698, 0), (0.835, 0.369, 0, 0), (0.835, 0.369, 0, 1)]
+)
+_MOST_NUMBERS = 12
+_MOST_NAMES = 40
+
+
+def plot_diversity(table, ax=None, *, label=None):
+    """Draws a measure of each two members as a heat map: blue below 0, clear at 0, vermillion above.
+
+    A member beside itself is left blank: it says nothing about diversity, and its value would drown the others. Up to
+    12 members the cells carry their numbers.
+
+    Args:
+        table: `DataFrame` members by members, such as `diversity` returns; NaN stays blank.
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        label: String, what the numbers are. Defaults to `None`: nothing.
+
+    Returns:
+        The axes.
+
+    Example:
+
+    >>> predictions = np.random.default_rng(0).dirichlet([1, 1], (50, 3))
+    >>> table = ek.diversity(predictions, np.arange(50) % 2, names=["a", "b", "c"])
+    >>> [text.get_text() for text in ek.plot_diversity(table, label="disagreement").get_xticklabels()]
+    ['a', 'b', 'c']
+    """
+    count = len(table)
+    values = np.where(np.eye(count, dtype=bool), np.nan, np.asarray(table, "float64"))
+    side = np.clip(1.9 + 0.5 * count, 3.4, 8.5)
+    ax = own_axes(ax, (side, side))
+    ax.grid(False)
+    largest = np.nanmax(np.abs(values), initial=0) or 1.0
+    ax.imshow(values, cmap=_SIGNED, vmin=-largest, vmax=largest, interpolation="nearest")
+    ticks = np.arange(0, count, int(np.ceil(count / _MOST_NAMES)))
+    names = [shortened(table.index[i]) for i in ticks]
+    ax.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 4 else 0, parse_math=False)
+    ax.set_yticks(ticks, names, parse_math=False)
+    if label is not None:
+        ax.set_title(label, fontsize=10, color=ax.xaxis.label.get_color(), parse_math=False)
+    if count <= _MOST_NUMBERS:
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                color = "white" if abs(value) > 0.9 * largest else ax.xaxis.label.get_color()
+                ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=9)
+    return ax
+
+
+def plot_pareto(table, ax=None, *, unit=None):
+    """Draws accuracy against cost: every set of members as a dot, the front as a line of steps.
+
+    Up to eight sets on the front carry the names of their members, or their number where there are more than two.
+
+    Args:
+        table: `DataFrame` with `members`, `cost`, `accuracy` and `on_front`, such as `pareto_front` returns.
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        unit: String, what the cost counts: `"multiply-accumulates"`, `"ms"`. Defaults to `None`: not told.
+
+    Returns:
+        The axes.
+
+    Example:
+
+    >>> y = np.arange(60) % 2
+    >>> good = np.where(y[:, None] == [0, 1], 0.8, 0.2)
+    >>> table = ek.pareto_front(np.stack([good, np.full((60, 2), 0.5)], axis=1), y, [3.0, 1.0])
+    >>> ek.plot_pareto(table, unit="ms").get_xlabel()
+    'cost in ms'
+    """
+    ax = own_axes(ax, (5.4, 3.8))
+    front, rest = table[table["on_front"]], table[~table["on_front"]]
+    ax.plot(rest["cost"], 100 * rest["accuracy"], "o", color=GRID, markersize=3, label="not on the front")
+    accuracy = 100 * front["accuracy"]
+    ax.step(front["cost"], accuracy, where="post", color=BLUE, linewidth=1.6)
+    ax.plot(front["cost"], accuracy, "o", color=BLUE, markersize=6, label="on the front")
+    if table["cost"].max() > 20 * table["cost"].min() > 0:
+        ax.set_xscale("log")
+    if len(front) <= 8:
+        for i, (members, cost, height) in enumerate(zip(front["members"], front["cost"], accuracy, strict=True)):
+            few = len(members) <= 2
+            ax.annotate(
+                " + ".join(shortened(name, 16) for name in members) if few else f"{len(members)} members",
+                (cost, height),
+                # Above and to the left of the front there is nothing; the first set has no room to its left.
+                xytext=(-5, 4) if i else (0, -5),
+                textcoords="offset points",
+                ha="right" if i else "left",
+                va="bottom" if i else "top",
+                fontsize=8,
+                color=ax.xaxis.label.get_color(),
+                parse_math=False,
+            )
+    ax.margins(x=0.15, y=0.12)
+    ax.set_xlabel("cost" if unit is None else f"cost in {unit}")
+    ax.set_ylabel("out-of-fold accuracy in %")
+    legend_below(ax)
+    return ax
+
+
+def plot_reliability(probabilities, y, ax=None, *, bins=15, binning="equal_width"):
+    """Draws a reliability diagram: how often predictions are right, against how sure they are.
+
+    Below the diagonal predictions are too sure of themselves. The area of a dot tells its share of the rows.
+
+    Args:
+        probabilities: Array `(n, num_classes)`, rows summing to 1; or p of class 1, `(n,)`.
+        y: Array `(n,)` of class indices.
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        bins: Int. Number of bins. Defaults to 15.
+        binning: `"equal_width"` or `"adaptive"`, as in `expected_calibration_error`.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: As `expected_calibration_error`.
+    """
+    table = reliability(probabilities, y, bins=bins, binning=binning)
+    error = expected_calibration_error(probabilities, y, bins=bins, binning=binning)
+    ax = own_axes(ax, (4.3, 4.3))
+    ax.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle=(0, (4, 4)), label="right as often as it says")
+    ax.plot(
+        table["confidence"],
+        table["accuracy"],
+        color=VERMILLION,
+        linewidth=1.4,
+        label=f"calibration error {error:.3f}",
+    )
+    ax.scatter(
+        table["confidence"], table["accuracy"], s=10 + 300 * table["count"] / table["count"].sum(), color=VERMILLION
+    )
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    ax.set_xlabel("confidence")
+    ax.set_ylabel("accuracy")
+    legend_below(ax)
+    return ax

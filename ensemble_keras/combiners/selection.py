@@ -47,7 +47,7 @@ def select_members(
         metric: `"log_loss"`; the name of a scikit-learn scorer that takes labels or probabilities, such as
             `"accuracy"`, `"f1_macro"` or `"roc_auc_ovr"`; a scorer; or a function of `y` and probabilities
             `(n, num_classes)` that gives more for better. Log loss takes seconds for 1,000 members and 50,000 rows;
-            `"accuracy"` and `"balanced_accuracy"` a few times longer, and one more copy of the predictions; any other
+            `"accuracy"` and `"balanced_accuracy"` ten times as long, and one more copy of the predictions; any other
             metric is called `members * size * bags / 2` times. Equally good members are told apart by log loss.
             Defaults to `"log_loss"`.
         initial: Int, from 1 to `size`. Number of best members of a bag to start from (sorted start). Defaults to 1.
@@ -82,7 +82,7 @@ def select_members(
         scores.append(LogLoss(predictions, y, sample_weight))
     picker = _Picker(scores, size, initial, costs, max_cost)
     every_member, every_row = np.arange(len(costs)), np.ones(len(y), int)
-    if costs.sum() > max_cost:
+    if not _fits(costs.sum(), max_cost):
         results = [picker.pick(pool, every_row) for pool in _pools(costs, max_cost, size)]
         return _as_weights(max(results, key=lambda result: result[1])[0], len(costs))
     if bags == 1:
@@ -139,18 +139,22 @@ class _Picker:
     def _candidates(self, ranked, picked):
         """Returns the members that may come next: those in the budget; of a sorted start, the best of the rest."""
         is_in = np.isin(ranked, picked)
-        left = self._max_cost - self._costs[np.unique(picked).astype(int)].sum()
-        # Sums of floats: three times 0.1 fits into 0.3.
-        fits = self._costs[ranked] <= left + 1e-9 * abs(self._max_cost)
+        spent = self._costs[np.unique(picked).astype(int)].sum()
+        fits = _fits(spent + self._costs[ranked], self._max_cost)
         rest = ranked[fits & ~is_in]
         return rest[:1] if 0 < len(picked) < self._initial and len(rest) else ranked[fits | is_in]
+
+
+def _fits(costs, max_cost):
+    # Sums of floats: three times 0.1 fits into 0.3.
+    return costs <= max_cost * (1 + 1e-9)
 
 
 def _pools(costs, max_cost, size):
     """Yields the members that cost at most the whole budget, a half, a quarter, …; each pool once."""
     last, parts = None, 1
     while parts <= size:
-        pool = np.flatnonzero(costs <= max_cost / parts)
+        pool = np.flatnonzero(_fits(parts * costs, max_cost))
         if len(pool) and len(pool) != last:
             yield pool
         last, parts = len(pool), 2 * parts

@@ -1,13 +1,27 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import optimize
 from scipy.special import softmax
-from sklearn.metrics import f1_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    make_scorer,
+    roc_auc_score,
+)
+from sklearn.model_selection import cross_val_predict
+from sklearn.tree import DecisionTreeClassifier
+from synthetic import pictures
 
 import ensemble_keras as ek
 from ensemble_keras.combiners.mixtures import convex_weights
 from ensemble_keras.combiners.pareto import pareto_front
+from ensemble_keras.combiners.scores import score_of
 from ensemble_keras.combiners.selection import select_members
+from ensemble_keras.data.splits import make_folds
 
 
 def members_of(skills, n=400, num_classes=3, seed=0):
@@ -60,14 +74,59 @@ def test_a_sorted_start_begins_with_the_best():
     np.testing.assert_allclose(weights, [0.5, 0, 0, 0.5])
 
 
-def test_any_score_of_scikit_learn_will_do():
-    predictions, y = members_of([1.0, 0.8, 0.5])
-    weights = select_members(predictions, y, size=1, bags=1, metric="f1_macro")
-    scores = [f1_score(y, predictions[:, i].argmax(axis=1), average="macro") for i in range(3)]
-    assert weights.argmax() == np.argmax(scores)
-    by_accuracy = select_members(predictions, y, bags=3, metric="accuracy")
-    accuracy = np.mean(np.tensordot(predictions, by_accuracy, axes=(1, 0)).argmax(axis=1) == y)
-    assert accuracy >= max(np.mean(predictions[:, i].argmax(axis=1) == y) for i in range(3))
+@pytest.mark.parametrize("num_classes", [2, 4])
+@pytest.mark.parametrize(
+    ("metric", "by_hand"),
+    [
+        ("accuracy", lambda y, p: accuracy_score(y, p.argmax(axis=1))),
+        ("balanced_accuracy", lambda y, p: balanced_accuracy_score(y, p.argmax(axis=1))),
+        ("neg_log_loss", lambda y, p: -log_loss(y, p)),
+        ("f1_macro", lambda y, p: f1_score(y, p.argmax(axis=1), average="macro")),
+        (make_scorer(f1_score, average="macro"), lambda y, p: f1_score(y, p.argmax(axis=1), average="macro")),
+        ("roc_auc_ovr", lambda y, p: roc_auc_score(y, p if p.shape[1] > 2 else p[:, 1], multi_class="ovr")),
+        (
+            lambda y, p: -np.mean((1 - p[np.arange(len(y)), y]) ** 2),
+            lambda y, p: -np.mean((1 - p[range(len(y)), y]) ** 2),
+        ),
+    ],
+    ids=["accuracy", "balanced_accuracy", "neg_log_loss", "f1_macro", "scorer", "roc_auc_ovr", "function"],
+)
+def test_any_metric_is_climbed_as_it_is_written_down(metric, by_hand, num_classes):
+    predictions, y = members_of([1.0, 0.8, 0.5, 0.9], num_classes=num_classes)
+    predictions, y = predictions[30:], y[30:]
+    picked, found = [], []
+    for _ in range(6):
+        votes = [predictions[:, [*picked, j]].mean(axis=1, dtype="float64") for j in range(4)]
+        votes = [vote / vote.sum(axis=1, keepdims=True) for vote in votes]
+        values = [(by_hand(y, vote), -log_loss(y, vote)) for vote in votes]
+        picked.append(max(range(4), key=lambda j: (round(values[j][0], 9), values[j][1])))
+        found.append(values[picked[-1]][0])
+    picked = picked[: int(np.argmax(np.round(found, 9))) + 1]
+    expected = np.bincount(picked, minlength=4) / len(picked)
+    np.testing.assert_allclose(select_members(predictions, y, size=6, bags=1, metric=metric), expected)
+
+
+def test_votes_that_tie_are_counted_as_argmax_counts_them():
+    # Members that say nothing but a class: two of two disagree, and the first class wins.
+    y = np.array([0, 0, 1, 1, 2, 2])
+    said = np.array([[0, 1], [0, 0], [1, 0], [1, 2], [0, 2], [2, 2]])
+    predictions = np.eye(3, dtype="float32")[said]
+    score = score_of("accuracy", predictions, y)
+    one = score.start + score.parts[0]
+    found = score.of_each(one, [0, 1], 2, np.ones(6, int))
+    votes = [predictions[:, [0, j]].mean(axis=1).argmax(axis=1) for j in (0, 1)]
+    np.testing.assert_allclose(found, [np.mean(vote == y) for vote in votes])
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "accuracy", "balanced_accuracy", "f1_macro"])
+def test_a_row_of_weight_two_counts_as_two_rows(metric, rng):
+    predictions, y = members_of([1.0, 0.8, 0.5], n=100)
+    times = rng.integers(0, 3, 100)
+    times[:3] = 1
+    rows = np.repeat(np.arange(100), times)
+    arguments = {"bags": 1, "metric": metric}
+    by_weight = select_members(predictions, y, sample_weight=times, **arguments)
+    np.testing.assert_allclose(by_weight, select_members(predictions[rows], y[rows], **arguments))
 
 
 def test_rows_count_by_their_weight():
@@ -89,6 +148,39 @@ def test_a_budget_is_kept_by_all_bags_together():
     assert (select_members(predictions, y, costs=costs, max_cost=11.0) > 0).sum() >= 3
 
 
+def test_a_budget_is_not_spent_on_one_member_where_two_are_better():
+    predictions, y = members_of([1.6, 1.5, 1.5, 1.5], n=900)
+    costs = np.array([4.0, 2.0, 2.0, 2.0])
+    weights = select_members(predictions, y, costs=costs, max_cost=4.0)
+    assert weights[0] == 0
+    assert (weights > 0).sum() == 2
+    pairs = [np.eye(4)[i] / 2 + np.eye(4)[j] / 2 for i in (1, 2) for j in range(i + 1, 4)]
+    best = min(loss(w, predictions, y) for w in [*np.eye(4), *pairs])
+    assert loss(weights, predictions, y) <= best + 1e-6
+
+
+def test_a_budget_for_all_is_none():
+    predictions, y = members_of([2.0, 1.5, 1.9])
+    free = select_members(predictions, y)
+    np.testing.assert_array_equal(select_members(predictions, y, costs=[0.1, 0.1, 0.1], max_cost=0.3), free)
+    np.testing.assert_array_equal(select_members(predictions, y, costs=[1, 2, 3]), free)
+
+
+def test_sums_of_costs_are_not_refused_for_their_rounding():
+    predictions, y = members_of([2.0, 1.9, 1.9, 0.1])
+    weights = select_members(predictions, y, costs=[0.1, 0.1, 0.1, 5.0], max_cost=0.3)
+    assert (weights > 0).tolist() == [True, True, True, False]
+
+
+def test_bags_of_many_members_hold_half_of_them():
+    predictions, y = members_of([3.0] + [0.0] * 39)
+    weights = select_members(predictions, y, bags=200, size=1)
+    # The good member has all the weight of the bags that it is in.
+    assert weights[0] == pytest.approx(0.5, abs=0.1)
+    few, labels = members_of([3.0, 0.0, 0.0])
+    assert select_members(few, labels, size=1).tolist() == [1, 0, 0]
+
+
 def test_convex_weights_are_the_minimum_on_the_simplex():
     predictions, y = members_of([2.0, 1.5, -1.0, 1.9])
     weights = convex_weights(predictions, y)
@@ -105,16 +197,58 @@ def test_convex_weights_are_the_minimum_on_the_simplex():
     np.testing.assert_allclose(slopes[sampled > 0], 1, atol=1e-5)
 
 
-def test_leaked_predictions_would_mislead_and_out_of_fold_ones_do_not():
-    predictions, y = members_of([2.0, 1.9, 0.0])
-    leaked = predictions.copy()
-    # The third member has memorised its training images, and knows nothing of others.
-    leaked[:, 2] = 0.98 * np.eye(3)[y] + 0.02 / 3
-    for select in (select_members, convex_weights):
-        assert select(leaked, y)[2] > 0.9
-        assert select(predictions, y)[2] < 0.05
-    fresh, labels = members_of([2.0, 1.9, 0.0], seed=1)
-    assert loss(select_members(predictions, y), fresh, labels) < loss(select_members(leaked, y), fresh, labels) - 0.2
+@pytest.mark.parametrize("members", [3, 60])
+def test_convex_weights_are_those_of_a_general_solver(members):
+    predictions, y = members_of(np.linspace(0, 2, members), n=300)
+    weights = convex_weights(predictions, y)
+    p = predictions[np.arange(300), :, y].astype("float64")
+    # Expectation maximisation: slow, and surely to the minimum.
+    slow = np.full(members, 1 / members)
+    for _ in range(20000):
+        slow *= (p / (p @ slow)[:, None]).mean(axis=0)
+    assert loss(weights, predictions, y) <= loss(slow, predictions, y) + 1e-6
+    assert weights.min() == 0 or members == 3
+
+
+def test_members_that_are_alike_and_members_that_are_surely_wrong_can_be_weighed():
+    predictions, y = members_of([2.0, 1.0])
+    twice = np.concatenate([predictions, predictions], axis=1)
+    weights = convex_weights(twice, y)
+    assert loss(weights, twice, y) == pytest.approx(loss(convex_weights(predictions, y), predictions, y), abs=1e-6)
+    surely = np.eye(3, dtype="float32")[np.where(np.arange(400) < 350, y, (y + 1) % 3)]
+    weights = convex_weights(np.stack([surely, np.full_like(surely, 1 / 3)], axis=1), y)
+    # The best share for what is right in 7 of 8 rows, beside what gives a third to each.
+    share = optimize.minimize_scalar(lambda w: -7 * np.log((1 + 2 * w) / 3) - np.log((1 - w) / 3), bounds=(0, 1)).x
+    np.testing.assert_allclose(weights, [share, 1 - share], atol=1e-4)
+
+
+@pytest.mark.parametrize("select", [select_members, convex_weights])
+def test_leaked_predictions_would_mislead_and_out_of_fold_ones_do_not(select):
+    """Trees that know their training images by heart, and linear classifiers that learn from them."""
+    x, labels = pictures(900, size=8)
+    x = x.reshape(900, -1) / 255
+    train, test = np.arange(450), np.arange(450, 900)
+    # A fifth of the labels are wrong: there is something to know by heart that is no use.
+    y = np.where(np.random.default_rng(0).random(900) < 0.2, (labels + 1) % 3, labels)
+    members = [
+        DecisionTreeClassifier(random_state=0),
+        LogisticRegression(C=0.01),
+        DecisionTreeClassifier(random_state=1),
+    ]
+    fitted = [member.fit(x[train], y[train]) for member in members]
+    leaked = np.stack([member.predict_proba(x[train]) for member in fitted], axis=1)
+    folds = make_folds(y[train], cv=5, seed=0)
+    splits = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(5)]
+    held_out = np.stack(
+        [cross_val_predict(m, x[train], y[train], cv=splits, method="predict_proba") for m in members], axis=1
+    )
+    tests = np.stack([member.predict_proba(x[test]) for member in fitted], axis=1)
+
+    misled, ours = select(leaked, y[train]), select(held_out, y[train])
+    assert misled[[0, 2]].sum() > 0.99
+    assert ours[1] > 0.7
+    accuracy = [np.mean(np.tensordot(tests, w, axes=(1, 0)).argmax(axis=1) == y[test]) for w in (misled, ours)]
+    assert accuracy[1] > accuracy[0] + 0.05
 
 
 @pytest.mark.parametrize("count", [4, 12])

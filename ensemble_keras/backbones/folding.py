@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from ensemble_keras.backbones.graph import calls
+from ensemble_keras.measures.graph import calls
 
 # What each kind of convolution scales its outputs with.
 _KERNELS = {layers.Conv2D: "kernel", layers.DepthwiseConv2D: "kernel", layers.SeparableConv2D: "pointwise_kernel"}

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from ensemble_keras._validation import suggest
-from ensemble_keras.backbones.graph import calls
+from ensemble_keras.measures.graph import calls
 from ensemble_keras.features.extraction import predict, predict_in_batches
 from ensemble_keras.members.settings import FineTuning
 

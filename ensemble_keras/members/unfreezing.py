@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from ensemble_keras._validation import suggest
-from ensemble_keras.measures.graph import calls
 from ensemble_keras.features.extraction import predict, predict_in_batches
+from ensemble_keras.measures.graph import calls
 from ensemble_keras.members.settings import FineTuning
 
 _BLOCK = re.compile(r"(.*?block_?\d+[a-z]?)(?=_|$)|(block\d+[a-z]?)", re.IGNORECASE)

@@ -27,9 +27,10 @@ from ensemble_keras.devices import resolve_devices
 from ensemble_keras.evaluation.leaderboard import leaderboard_text
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.features.extraction import predict
+from ensemble_keras.features.views import check_views
 from ensemble_keras.members.member import HEADS
 from ensemble_keras.members.out_of_fold import weights_for
-from ensemble_keras.members.settings import FineTuning, Training
+from ensemble_keras.members.settings import as_fine_tuning, as_training
 from ensemble_keras.runs import Run
 
 # Under this heading a report lists training images among those that it was made of.
@@ -64,7 +65,11 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         training: `Training` settings of backbones that are trained end to end. Defaults to `Training()`.
         fine_tune: `None`: pretrained backbones stay frozen; `True` or `FineTuning` settings: all are trained on from
             their solved heads, once per fold; or a dict from a backbone, as in the list, to either.
-        augmentation: What changes training images of what is trained or fine-tuned, see `build_augmentation`.
+        augmentation: What changes training images of what is trained or fine-tuned, and makes the `views` of what
+            stays frozen; see `build_augmentation`.
+        views: Int. Number of views of each image that the heads of frozen backbones learn from, of which the first is
+            the image as it is, and the others are made by `augmentation`. All views of an image share its fold, and
+            out-of-fold predictions are of the first alone. The features cost so many times more. Defaults to 1.
         class_weight: `None`, `"balanced"`, or a dict from class to the weight of its images.
         sampling: `None`, `"over"` or `"under"`: training images are drawn so that classes are even. Solved heads take
             the class weights that this amounts to.
@@ -118,6 +123,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         training=None,
         fine_tune=None,
         augmentation=None,
+        views=1,
         class_weight=None,
         sampling=None,
         refit=True,
@@ -139,6 +145,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         self.training = training
         self.fine_tune = fine_tune
         self.augmentation = augmentation
+        self.views = views
         self.class_weight = class_weight
         self.sampling = sampling
         self.refit = refit
@@ -175,7 +182,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
                 name: build_backbone(backbone, input_shape=(*size, 3), weights=weights_for(backbone, self.weights))
                 for name, backbone in zip(names, self.backbones, strict=True)
             },
-            frozen={n for n, b in zip(names, self.backbones, strict=True) if has_pretrained_weights(b, self.weights)},
+            frozen=set(self._pretrained(names)),
             dataset=dataset,
             validation=_validation_data(validation_data, classes),
             classes=classes,
@@ -183,9 +190,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             combiners=combiners,
             cv=self.cv,
             head=self.head,
-            training=self.training or Training(),
+            training=as_training(self.training),
             fine_tune=self._fine_tuning(names),
             augmentation=self.augmentation,
+            views=self._views(names),
             sampling=self.sampling,
             refit=self.refit,
             devices=self.devices,
@@ -277,25 +285,36 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         check_choice("head", self.head, HEADS)
         check_choice("leaks", self.leaks, ["warn", "error"])
         check_choice("sampling", self.sampling, SAMPLINGS)
-        augmentation_config(self.augmentation)
         resolve_devices(self.devices)
+        self._views(names)
         return size, names
+
+    def _pretrained(self, names):
+        return [n for n, b in zip(names, self.backbones, strict=True) if has_pretrained_weights(b, self.weights)]
 
     def _fine_tuning(self, names):
         """Returns a dict from the name of each pretrained backbone that is fine-tuned to its settings."""
-        pretrained = [
-            n for n, b in zip(names, self.backbones, strict=True) if has_pretrained_weights(b, self.weights)
-        ]
-        given = self.fine_tune
+        pretrained, given = self._pretrained(names), self.fine_tune
         if not isinstance(given, dict):
+            if as_fine_tuning(given) is not None and not pretrained:
+                raise ValueError(
+                    "`fine_tune` is of backbones with pretrained weights. Received: "
+                    f"{', '.join(names)}, weights={self.weights!r}: `training` says how they are trained."
+                )
             given = dict.fromkeys(pretrained, given)
         # A text may spell options otherwise than its label; a model goes by its name.
         given = {n if n in names else backbone_label(n): settings for n, settings in given.items()}
-        for name, settings in given.items():
-            check_choice("fine_tune", name, pretrained)
-            if not isinstance(settings, FineTuning | bool | None):
-                raise ValueError(f"`fine_tune` must be True, None or FineTuning settings. Received: {settings!r}.")
-        return {name: FineTuning() if settings is True else settings for name, settings in given.items() if settings}
+        found = {
+            check_choice("fine_tune", name, pretrained): as_fine_tuning(settings) for name, settings in given.items()
+        }
+        return {name: settings for name, settings in found.items() if settings is not None}
+
+    def _views(self, names):
+        tuned = self._fine_tuning(names)
+        frozen = [name for name in self._pretrained(names) if name not in tuned]
+        return check_views(
+            self.augmentation, self.views, self.seed, frozen=bool(frozen), trained=len(frozen) < len(names)
+        )
 
     def _store(self):
         if self.store is None and self.directory is not None:
@@ -304,9 +323,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
 
     def _settings(self, names):
         training = {
-            "training": (self.training or Training()).config(),
+            "training": as_training(self.training).config(),
             "fine_tune": {name: settings.config() for name, settings in self._fine_tuning(names).items()},
             "augmentation": augmentation_config(self.augmentation),
+            "views": self.views,
             "sampling": self.sampling,
             "refit": self.refit,
         }

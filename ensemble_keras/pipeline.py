@@ -12,6 +12,7 @@ from ensemble_keras.combiners.calibration import calibrated, fit_temperature, fi
 from ensemble_keras.combiners.choice import check_combiners, choose, try_combiner
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import fit_combiner
+from ensemble_keras.combiners.views import views_of
 from ensemble_keras.combiners.weighting import with_weights
 from ensemble_keras.data.decoding import FILTER
 from ensemble_keras.data.leaks import check_leaks
@@ -19,9 +20,10 @@ from ensemble_keras.data.sampling import combined_weights
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.evaluation.leaderboard import leaderboard, verdict
 from ensemble_keras.evaluation.validation import validate
-from ensemble_keras.features.extraction import extract
+from ensemble_keras.features.extraction import Extraction, extract
+from ensemble_keras.features.views import Views
 from ensemble_keras.measures.metrics import metric_summary
-from ensemble_keras.members.fitting import fit_frozen_member, fit_trained_member
+from ensemble_keras.members.fitting import check_unfreezing, fit_frozen_member, fit_trained_member
 from ensemble_keras.members.settings import Training
 from ensemble_keras.members.trainer import hold_decoded
 
@@ -31,7 +33,7 @@ class Plan:
     """What a fit is made of; every part has been checked. The arguments are those of `EnsembleClassifier`."""
 
     trunks: dict  # name -> keras.Model, the backbones
-    frozen: set  # names of those that stay as they are
+    frozen: set  # names of those with pretrained weights
     dataset: object  # labels are class indices
     validation: object
     classes: np.ndarray
@@ -42,6 +44,7 @@ class Plan:
     training: Training
     fine_tune: dict  # name -> FineTuning, of the pretrained ones that do not stay frozen
     augmentation: object
+    views: Views | None  # what the heads of frozen ones learn from, else the images as they are
     sampling: str | None
     refit: bool
     devices: object
@@ -79,12 +82,14 @@ def fit(plan, run):
         A `Fitted`.
     """
     _check_refit(plan)
+    for name, settings in plan.fine_tune.items():
+        check_unfreezing(plan.trunks[name], settings)
+    views_of(keras.Input((*plan.image_size, 3)), plan.test_time_augmentation)  # a slip: said before the long work
     widths = {layer_name(name): trunk.output_shape[-1] for name, trunk in plan.trunks.items()}
     check_combiners(plan.combiners, widths, len(plan.classes))
     _folds(plan)  # Too few images of a class: said before the long work.
-    frozen = {name: trunk for name, trunk in plan.trunks.items() if name in plan.frozen}
-    extraction = extract(frozen, plan.dataset, image_size=plan.image_size, store=plan.store, verbose=plan.verbose)
-    if len(frozen) < len(plan.trunks):
+    extraction = _extract(plan)
+    if len(plan.frozen) < len(plan.trunks):
         plan.dataset.verify()
     leaks = [] if plan.validation is None else _leaks(plan)
     folds = _folds(plan, plan.dataset.digests())
@@ -92,6 +97,24 @@ def fit(plan, run):
     if not members:
         raise MemoryError(f"No member could be fitted: {extraction.skipped}")
     return _join(plan, members, extraction.skipped, folds, leaks)
+
+
+def _extract(plan):
+    """Features of all pretrained backbones; those to be fine-tuned see the images as they are alone."""
+    frozen = {name: plan.trunks[name] for name in plan.trunks if name in plan.frozen}
+    options = {"image_size": plan.image_size, "store": plan.store, "verbose": plan.verbose}
+    if plan.views is None:
+        return extract(frozen, plan.dataset, **options)
+    tuned = {name: frozen.pop(name) for name in plan.fine_tune}
+    parts = [extract(frozen, plan.dataset, views=plan.views, **options)]
+    if tuned:
+        parts.append(extract(tuned, plan.dataset, **options))
+    return Extraction(
+        **{
+            field.name: {name: value for part in parts for name, value in getattr(part, field.name).items()}
+            for field in dataclasses.fields(Extraction)
+        }
+    )
 
 
 def _check_refit(plan):

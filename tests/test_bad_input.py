@@ -20,7 +20,7 @@ from ensemble_keras import cli
 from ensemble_keras.data.decoding import BadImagesError
 from ensemble_keras.features.extraction import extract
 from ensemble_keras.features.store import FeatureStore
-from ensemble_keras.members import fitting, trainer
+from ensemble_keras.members import head_fitting, trainer
 
 NAMES = np.array(["ant", "bee", "cat"])
 
@@ -52,7 +52,7 @@ def nothing_is_trained(monkeypatch):
         raise AssertionError("training has begun")
 
     monkeypatch.setattr(trainer, "train", refuse)
-    monkeypatch.setattr(fitting, "solve_linear_head", refuse)
+    monkeypatch.setattr(head_fitting, "solve_linear_head", refuse)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ import ensemble_keras as ek
 from ensemble_keras import pipeline
 from ensemble_keras.backbones import registry
 from ensemble_keras.data.splits import make_folds
+from ensemble_keras.members.head_fitting import fit_head
+from ensemble_keras.members.member import HEADS
 
 NAMES = np.array(["ant", "bee", "cat"])
 SHORT = ek.Training(epochs=2, batch_size=16)
@@ -266,6 +268,41 @@ def test_groups_and_identical_images_share_a_fold(data):
     assert fitted.card_["data"]["groups"] == 15
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_frozen_members_learn_from_views_and_predict_the_images_as_they_are(data, head):
+    x, y = data
+    backbone, options = random_backbone("a"), {"views": 3, "augmentation": "light"}
+    fitted = classifier(backbones=[backbone], combiner="concatenate", head=head, **options).fit(x, y)
+    features = ek.extract_features([backbone], x, image_size=16, verbose=0, **options)["a"]
+    folds = make_folds(y, cv=3, seed=0, digests=ek.ImageDataset.from_arrays(x).digests())
+    expected = fit_head(features, y, folds, num_classes=3, units=HEADS[head])
+    np.testing.assert_allclose(fitted.out_of_fold_[:, 0], expected.out_of_fold, atol=1e-5)
+    np.testing.assert_allclose(fitted.members_[0].get_weights()[-1], expected.layers[-1][1], atol=1e-5)
+    assert fitted.card_["members"][0]["views"] == 3
+
+
+def test_views_of_an_image_share_its_fold():
+    # Labels that mean nothing: whoever saw another view of an image would know its label.
+    x, _ = pictures(90, classes=2)
+    y = np.random.default_rng(1).permutation(np.arange(90) % 2)
+    backbone, options = random_backbone("a", 64), {"views": 4, "augmentation": "brightness"}
+    fitted = classifier(backbones=[backbone], **options).fit(x, y)
+    p = ek.out_of_fold_predictions(backbone, x, y, cv=3, image_size=16, verbose=0, **options)
+    np.testing.assert_array_equal(fitted.out_of_fold_[:, 0], p)
+    assert np.mean(p.argmax(axis=1) == y) < 0.7
+
+
+def test_what_is_fine_tuned_sees_images_as_they_are_beside_views_of_the_frozen(data, tmp_path):
+    x, y = data
+    backbones = [random_backbone("a"), random_backbone("b", seed=1)]
+    settings = ek.FineTuning(epochs=1)
+    options = {"backbones": backbones, "fine_tune": {"b": settings}, "augmentation": "light", "cv": 2}
+    fitted = classifier(views=2, store=tmp_path / "f.sqlite", **options).fit(x, y)
+    spaces = ek.FeatureStore(tmp_path / "f.sqlite").stats()["spaces"]
+    assert sorted((space["backbone"], "view" in space) for space in spaces) == [("a", 0), ("a", 1), ("b", 0)]
+    assert [member["trained"] for member in fitted.card_["members"]] == ["head", "fine-tuned"]
+
+
 def test_class_weight_moves_the_members(data):
     x, y = data
     keep = (y != 2) | (np.arange(60) % 4 == 0)
@@ -393,6 +430,9 @@ class OwnVariable(keras.layers.Layer):
         ({"backbones": [random_backbone("a-b"), random_backbone("a_b")]}, "'a-b' and 'a_b' would be layers 'a_b'"),
         ({"backbones": [random_backbone("images")]}, "may not be called 'images'"),
         ({"backbones": ["AlexNet(width='a')"]}, r"AlexNet\(width='a'\) cannot be built with these options"),
+        ({"fine_tune": ek.FineTuning(unfreeze="block_9")}, "block_9"),
+        ({"fine_tune": {"b": ek.FineTuning(unfreeze="conv_9")}}, "conv_9"),
+        ({"test_time_augmentation": ("horizontal",)}, "`test_time_augmentation` must be one of 'horizontal_flip'"),
     ],
 )
 def test_what_would_fail_after_the_training_is_said_before_it(data, arguments, message, monkeypatch):
@@ -437,13 +477,13 @@ def test_a_run_that_is_started_again_computes_nothing(data, tmp_path, monkeypatc
     x, y = data
     arguments = {"backbones": ["CNN(filters=(8, 16))", random_backbone("a")], "training": SHORT}
     first = classifier(directory=tmp_path / "run", **arguments).fit(x, y)
-    from ensemble_keras.members import fitting, trainer
+    from ensemble_keras.members import head_fitting, trainer
 
     def refuse(*_, **__):
         raise AssertionError("was finished already")
 
     monkeypatch.setattr(trainer, "train", refuse)
-    monkeypatch.setattr(fitting, "solve_linear_head", refuse)
+    monkeypatch.setattr(head_fitting, "solve_linear_head", refuse)
     again = classifier(directory=tmp_path / "run", **arguments).fit(x, y)
     np.testing.assert_array_equal(first.predict_proba(x), again.predict_proba(x))
     with (
@@ -547,6 +587,18 @@ def test_a_member_without_memory_is_skipped_with_its_reason(data, monkeypatch):
         ({"class_weight": "balance"}, "Did you mean 'balanced'"),
         ({"class_weight": {"ant": 0}}, "must be above 0"),
         ({"image_size": 32}, "takes images of shape"),
+        ({"sampling": "smote"}, "`sampling` must be one of None, 'over', 'under'"),
+        ({"training": {"epochs": 3}}, "`training` must be None or Training settings"),
+        ({"fine_tune": "yes"}, "`fine_tune` must be True, None or FineTuning settings"),
+        ({"fine_tune": {"VGG16": True}}, "`fine_tune` must be one of 'a', 'b'. Received: 'VGG16'"),
+        (
+            {"fine_tune": True, "backbones": ["CNN"]},
+            "backbones with pretrained weights. Received: CNN, weights='image",
+        ),
+        ({"fine_tune": True, "augmentation": "lihgt"}, "Unknown augmentation 'lihgt'. Did you mean 'light'"),
+        ({"augmentation": "light"}, "all backbones stay frozen. Give `views`"),
+        ({"augmentation": "light", "views": 2, "fine_tune": True}, "no backbone stays frozen"),
+        ({"views": 2}, "Views need an augmentation"),
     ],
 )
 def test_a_bad_argument_is_said_before_any_work(data, arguments, message):

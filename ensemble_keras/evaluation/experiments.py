@@ -14,14 +14,14 @@ from ensemble_keras.backbones.registry import backbone_label, build_backbone, de
 from ensemble_keras.backbones.weights import is_weights_file
 from ensemble_keras.data.augmentation import augmentation_config
 from ensemble_keras.data.labels import class_weights
-from ensemble_keras.data.sampling import SAMPLINGS, sampling_weights
+from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.features.extraction import extract, predict
 from ensemble_keras.features.keys import model_fingerprint
+from ensemble_keras.members.head_fitting import solve_head
 from ensemble_keras.members.initialisation import reinitialised, set_state
 from ensemble_keras.members.member import HEADS, backbone_of, build_member
 from ensemble_keras.members.settings import FineTuning, Training
-from ensemble_keras.members.trainer import Trainer, inner_split, solve_head
-from ensemble_keras.members.tuning_targets import folds_that_fit
+from ensemble_keras.members.trainer import Trainer, folds_that_fit, inner_split
 
 # What an experiment is where nothing is given: the first network of a tutorial, from random weights.
 DEFAULTS = {
@@ -180,14 +180,14 @@ class Experiment:
 
     def _train(self, member, dataset, store, checkpoint, seed, name, verbose):
         if self._kind == "frozen":
-            self._solve(member, dataset, store, seed, self._weights_of_solved(dataset), verbose)
+            self._solve(member, dataset, store, seed, verbose)
             return 0, ""
         rows, held = inner_split(dataset, self._settings, seed)
         images, validation = dataset[rows], dataset[held] if len(held) else None
         if self._kind == "scratch":
             set_state(member, reinitialised(member, seed))
         else:
-            self._solve(member, images, store, seed, self._weights_of_solved(images), verbose)
+            self._solve(member, images, store, seed, verbose)
         trainer = self._trainer(member, name=name, seed=seed, verbose=verbose)
         result = trainer.run(images, validation, seed=seed, checkpoint=checkpoint)
         return result.best_epoch, result.note
@@ -202,20 +202,15 @@ class Experiment:
             **options,
         )
 
-    def _solve(self, member, dataset, store, seed, weights, verbose):
+    def _solve(self, member, dataset, store, seed, verbose):
         """Solves the head on the features of the frozen backbone."""
         trunk = backbone_of(member)
         found = extract({trunk.name: trunk}, dataset, image_size=self.image_size, store=store, verbose=verbose)
         for reason in found.skipped.values():
             raise MemoryError(reason)
         folds = folds_that_fit(dataset, seed)
-        solve_head(member, found.features[trunk.name], dataset.labels, folds, class_weight=weights, seed=seed)
-
-    def _weights_of_solved(self, dataset):
-        """Class weights of a solved head: what the sampling amounts to, times those that were given."""
-        sampled = sampling_weights(dataset.labels, self._num_classes, self._sampling)
-        both = [np.asarray(weights) for weights in (sampled, self._class_weight) if weights is not None]
-        return np.prod(both, axis=0) if both else None
+        options = {"class_weight": self._class_weight, "sampling": self._sampling, "seed": seed}
+        solve_head(member, found.features[trunk.name], dataset.labels, folds, **options)
 
 
 def _described_backbone(backbone, weights):

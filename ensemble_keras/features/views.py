@@ -70,6 +70,38 @@ class Views:
         return self._model.augmentation.states_of(int.from_bytes(digest, "big"), view, self._seed).astype("int32")
 
 
+def check_views(augmentation, views, seed, *, frozen, trained):
+    """Returns the views that the heads of frozen backbones learn from.
+
+    Args:
+        augmentation: As in `build_augmentation`.
+        views: Int, the number of views of each image; of 1 it is the image as it is.
+        seed: Int.
+        frozen: Whether a backbone stays frozen.
+        trained: Whether one is trained or fine-tuned; `augmentation` is then of its training images, too.
+
+    Returns:
+        `Views`, or `None` for the images as they are.
+
+    Raises:
+        ValueError: If `augmentation` is unknown, `views` no such number, or either would be without effect.
+    """
+    changes = augmentation_config(augmentation)
+    if isinstance(views, bool) or not isinstance(views, int) or views < 1:
+        raise ValueError(f"`views` must be an int of at least 1. Received: {views!r}.")
+    if views > 1 and not frozen:
+        raise ValueError(
+            "`views` are what the heads of frozen backbones learn from; one that is trained or fine-tuned sees its "
+            f"images changed anew in every epoch. Received: views={views}, and no backbone stays frozen. Leave it."
+        )
+    if views == 1 and not trained and changes:
+        raise ValueError(
+            f"No backbone learns from changed images. Received: augmentation={augmentation!r}, and all backbones "
+            "stay frozen. Give `views`, such as views=4, from which their heads learn, or `fine_tune`."
+        )
+    return Views(augmentation, views, seed) if views > 1 else None
+
+
 def stack_views(features, y, folds):
     """Returns views as rows of their own, to fit a head on: all views of an image have its label and its fold.
 

@@ -9,13 +9,20 @@ from ensemble_keras._validation import check_choice
 from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.labels import class_weights
 from ensemble_keras.data.sampling import SAMPLINGS
-from ensemble_keras.data.splits import make_folds, together
 from ensemble_keras.features.extraction import extract
 from ensemble_keras.features.keys import architecture_fingerprint, model_fingerprint
 from ensemble_keras.measures.metrics import check_class_indices
+from ensemble_keras.members.head_fitting import solve_head
 from ensemble_keras.members.member import backbone_of, is_member
 from ensemble_keras.members.settings import FineTuning
-from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, solve_head, weight_arrays, weights_of
+from ensemble_keras.members.trainer import (
+    Trainer,
+    folds_that_fit,
+    inner_split,
+    result_arrays,
+    weight_arrays,
+    weights_of,
+)
 from ensemble_keras.runs import Run
 
 
@@ -128,7 +135,7 @@ def fine_tune(
             features = extract({model.name: trunk}, images, image_size=size, store=store, verbose=verbose)
             for reason in features.skipped.values():
                 raise MemoryError(reason)
-            folds = _probe_folds(images, seed)
+            folds = folds_that_fit(images, seed)
             options = {"class_weight": weights, "sampling": sampling, "seed": seed}
             solve_head(model, features.features[model.name], images.labels, folds, **options)
         result = trainer.run(images, validation, seed=seed, checkpoint=run.checkpoint(name, depends_on))
@@ -151,14 +158,6 @@ def _history(arrays):
     history.best_epoch, history.note = int(arrays["best_epoch"]), str(arrays["note"])
     history.start = json.loads(str(arrays["start"]))
     return history
-
-
-def _probe_folds(dataset, seed):
-    """Folds on which the probe's strength is chosen: five, or as many as the rarest class has separate images."""
-    sets = together(len(dataset), dataset.groups, dataset.digests())
-    fewest = min(len(np.unique(sets[dataset.labels == k])) for k in np.unique(dataset.labels))
-    cv = max(2, min(5, fewest))
-    return make_folds(dataset.labels, groups=dataset.groups, digests=dataset.digests(), cv=cv, seed=seed)
 
 
 def _class_indices(dataset, num_classes):

@@ -9,10 +9,11 @@ import numpy as np
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.features.keys import architecture_fingerprint, array_digest, model_fingerprint
-from ensemble_keras.members.heads import solve_linear_head
+from ensemble_keras.members.head_fitting import fit_head, solve_head
 from ensemble_keras.members.initialisation import reinitialised, set_state
-from ensemble_keras.members.member import build_member, set_head
-from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, solve_head, weight_arrays, weights_of
+from ensemble_keras.members.member import HEADS, build_member, set_head
+from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, weight_arrays, weights_of
+from ensemble_keras.members.unfreezing import unfrozen
 
 
 @dataclasses.dataclass
@@ -49,7 +50,8 @@ def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="lin
     Args:
         name: String, the member's name.
         trunk: `keras.Model`, the backbone.
-        features: `(n, d)` of the images.
+        features: `(n, d)` of the images; or `(n, views, d)`, view 0 the image as it is: then the head learns from all
+            views, and all else is of view 0.
         y: Int array `(n,)` of class indices.
         folds: Int array `(n,)`, the fold that holds each image out.
         num_classes: Int.
@@ -62,21 +64,14 @@ def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="lin
         A `FittedMember`.
     """
     start = time.perf_counter()
-    weights = None if class_weight is None else np.asarray(class_weight)
 
     def fit():
-        if head == "linear":
-            solved = solve_linear_head(features, y, folds, num_classes=num_classes, class_weight=weights)
-            return {
-                "out_of_fold": solved.out_of_fold,
-                "strength": np.float64(solved.strength),
-                **_head_arrays([(solved.kernel, solved.bias)]),
-            }
-        from ensemble_keras.members.mlp import train_mlp_head
-
-        trained = train_mlp_head(features, y, folds, num_classes=num_classes, seed=seed, class_weight=weights)
-        history = {f"history_{key}": np.asarray(values) for key, values in trained.history.items()}
-        return {"out_of_fold": trained.out_of_fold, **history, **_head_arrays(trained.layers)}
+        fitted = fit_head(
+            features, y, folds, num_classes=num_classes, units=HEADS[head], class_weight=class_weight, seed=seed
+        )
+        arrays = {"out_of_fold": fitted.out_of_fold, **_head_arrays(fitted.layers)}
+        arrays |= {f"history_{key}": np.asarray(values) for key, values in fitted.history.items()}
+        return arrays | ({} if fitted.strength is None else {"strength": np.float64(fitted.strength)})
 
     depends_on = {
         "features": array_digest(features),
@@ -92,6 +87,10 @@ def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="lin
     details = {"head": head, "trained": "head"}
     if "strength" in result:
         details["strength"] = float(result["strength"])
+    if features.ndim == 3:
+        details["views"] = features.shape[1]
+        # A copy, so that the other views need not be kept.
+        features = features[:, 0].copy()
     return FittedMember(
         name=name,
         model=model,
@@ -300,6 +299,12 @@ class _TrainingUnit:
             cv=2,
             seed=self.seed,
         )
+
+
+def check_unfreezing(trunk, settings):
+    """Raises `ValueError` if settings name a layer to unfreeze, or a number of blocks, that a backbone has not."""
+    with unfrozen(build_member(trunk, 2), settings):
+        pass
 
 
 def _average_of(template, weights):

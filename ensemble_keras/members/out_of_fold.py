@@ -1,7 +1,7 @@
 """Out-of-fold predictions: for every image, what a member says that did not train on it."""
 
 from ensemble_keras import runs
-from ensemble_keras._validation import check_image_size
+from ensemble_keras._validation import check_choice, check_image_size
 from ensemble_keras.backbones.registry import (
     backbone_label,
     build_backbone,
@@ -11,11 +11,14 @@ from ensemble_keras.backbones.registry import (
 )
 from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices
-from ensemble_keras.data.sampling import combined_weights
+from ensemble_keras.data.sampling import SAMPLINGS, combined_weights
 from ensemble_keras.data.splits import make_folds
+from ensemble_keras.devices import resolve_devices
 from ensemble_keras.features.extraction import extract_features
-from ensemble_keras.members.fitting import fit_frozen_member, fit_trained_member
-from ensemble_keras.members.settings import Training
+from ensemble_keras.features.views import check_views
+from ensemble_keras.members.fitting import check_unfreezing, fit_frozen_member, fit_trained_member
+from ensemble_keras.members.member import HEADS
+from ensemble_keras.members.settings import as_fine_tuning, as_training
 from ensemble_keras.members.trainer import hold_decoded
 
 
@@ -33,6 +36,7 @@ def out_of_fold_predictions(
     training=None,
     fine_tune=None,
     augmentation=None,
+    views=1,
     class_weight=None,
     sampling=None,
     devices=None,
@@ -55,8 +59,11 @@ def out_of_fold_predictions(
         weights: `"imagenet"`, `None` or a path, for a backbone given by name.
         head: `"linear"` or `"mlp"`, of a frozen backbone.
         training: `Training` settings of a backbone without pretrained weights.
-        fine_tune: `None`: a pretrained backbone stays frozen; or `FineTuning` settings.
-        augmentation: Of training images, as in `build_augmentation`; only where a backbone is trained.
+        fine_tune: `None`: a pretrained backbone stays frozen; or `True` or `FineTuning` settings.
+        augmentation: Of training images, as in `build_augmentation`: of a backbone that is trained or fine-tuned, or,
+            of a frozen one, what makes its `views`.
+        views: Int. Number of views of each image that a frozen backbone's head learns from, of which the first is the
+            image as it is. All of them share its fold, and predictions are of the first alone. Defaults to 1.
         class_weight: `None`, `"balanced"`, or a dict from class to weight.
         sampling: `None`, `"over"` or `"under"`, of training images, so that classes are even.
         devices: As in `fine_tune`.
@@ -68,37 +75,53 @@ def out_of_fold_predictions(
         the dataset's `class_names`.
 
     Raises:
-        ValueError: If there are fewer classes than two, or fewer images (or groups) of a class than folds.
+        ValueError: If there are fewer classes than two, fewer images (or groups) of a class than folds, or an
+            argument is not as described.
     """
+    check_choice("head", head, HEADS)
+    check_choice("sampling", sampling, SAMPLINGS)
+    resolve_devices(devices)
+    settings = _settings(backbone, weights, as_training(training), as_fine_tuning(fine_tune))
+    check_views(augmentation, views, seed, frozen=settings is None, trained=settings is not None)
     dataset, classes = with_class_indices(as_dataset(x, y, groups=groups))
     make_folds(dataset.labels, groups=dataset.groups, cv=cv, seed=seed, class_names=classes)
     size = check_image_size(default_size(backbone) if image_size is None else image_size)
     check_pretrained(backbone, weights)
     name, num_classes = backbone_label(backbone), len(classes)
     trunk = build_backbone(backbone, input_shape=(*size, 3), weights=weights_for(backbone, weights))
+    if settings is not None:
+        check_unfreezing(trunk, settings)
     weight = class_weights(dataset.labels, classes, class_weight)
-    common = {"num_classes": num_classes, "head": head, "seed": seed, "run": runs.Run(None, {})}
-
-    def folds():
-        digests = dataset.digests()
-        return make_folds(
-            dataset.labels, groups=dataset.groups, digests=digests, cv=cv, seed=seed, class_names=classes
-        )
-
-    features, settings = None, training or Training()
+    features = None
     if has_pretrained_weights(backbone, weights):
-        features = extract_features([trunk], dataset, image_size=size, store=store, verbose=verbose)[trunk.name]
-        settings = fine_tune
+        options = {"store": store, "views": views, "augmentation": augmentation, "seed": seed, "verbose": verbose}
+        features = extract_features([trunk], dataset, image_size=size, **options)[trunk.name]
+    folds = make_folds(
+        dataset.labels, groups=dataset.groups, digests=dataset.digests(), cv=cv, seed=seed, class_names=classes
+    )
+    common = {"num_classes": num_classes, "head": head, "seed": seed, "run": runs.Run(None, {})}
     if settings is None:
         weight = combined_weights(weight, dataset.labels, num_classes, sampling)
-        member = fit_frozen_member(name, trunk, features, dataset.labels, folds(), class_weight=weight, **common)
+        member = fit_frozen_member(name, trunk, features, dataset.labels, folds, class_weight=weight, **common)
         return member.out_of_fold
     options = {"augmentation": augmentation, "sampling": sampling, "devices": devices, "verbose": verbose}
     held = hold_decoded(dataset, size)
     member = fit_trained_member(
-        name, trunk, held, folds(), settings, features=features, class_weight=weight, **options, **common
+        name, trunk, held, folds, settings, features=features, class_weight=weight, **options, **common
     )
     return member.out_of_fold
+
+
+def _settings(backbone, weights, training, fine_tune):
+    """Returns how the backbone is trained, or `None` where it stays frozen."""
+    if has_pretrained_weights(backbone, weights):
+        return fine_tune
+    if fine_tune is not None:
+        raise ValueError(
+            f"`fine_tune` is of backbones with pretrained weights. Received: {backbone_label(backbone)}, which has "
+            f"none with weights={weights!r}: `training` says how it is trained."
+        )
+    return training
 
 
 def weights_for(backbone, weights):

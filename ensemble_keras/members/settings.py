@@ -129,6 +129,20 @@ class FineTuning(Training):
             )
 
 
+def as_training(training):
+    """Returns `Training` settings as they are, and the defaults for `None`; raises `ValueError` for anything else."""
+    if not isinstance(training, Training | None):
+        raise ValueError(f"`training` must be None or Training settings. Received: {training!r}.")
+    return training or Training()
+
+
+def as_fine_tuning(fine_tune):
+    """Returns `FineTuning` settings or `None`; for `True` the defaults. Raises `ValueError` for anything else."""
+    if not isinstance(fine_tune, FineTuning | bool | None):
+        raise ValueError(f"`fine_tune` must be True, None or FineTuning settings. Received: {fine_tune!r}.")
+    return FineTuning() if fine_tune is True else fine_tune or None
+
+
 def _check(name, value, holds, rule):
     if not holds:
         raise ValueError(f"`{name}` must be {rule}. Received: {value}.")

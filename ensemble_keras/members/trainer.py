@@ -9,12 +9,9 @@ import numpy as np
 from ensemble_keras import memory
 from ensemble_keras.data.augmentation import augmentation_config, build_augmentation
 from ensemble_keras.data.dataset import ImageDataset
-from ensemble_keras.data.sampling import combined_weights, resampled
-from ensemble_keras.data.splits import train_test_indices
+from ensemble_keras.data.sampling import resampled
+from ensemble_keras.data.splits import make_folds, together, train_test_indices
 from ensemble_keras.devices import data_parallel, resolve_devices
-from ensemble_keras.members.heads import solve_linear_head
-from ensemble_keras.members.member import hidden_units, set_head
-from ensemble_keras.members.mlp import train_mlp_head
 from ensemble_keras.members.settings import FineTuning
 from ensemble_keras.members.training import Trainee, train
 from ensemble_keras.members.unfreezing import Activations, split_where_training_starts, unfrozen
@@ -151,31 +148,6 @@ class Trainer:
         return whole if below[0] is None or (validation and below[1] is None) else (top, *below)
 
 
-def solve_head(member, features, y, folds, *, class_weight=None, sampling=None, seed=0):
-    """Sets a member's head to what is solved (linear) or trained (hidden units) on features.
-
-    Args:
-        member: A model made by `build_member`.
-        features: `(n, d)` of the frozen backbone.
-        y: Int array `(n,)` of class indices.
-        folds: Int array `(n,)`, by which the L2 strength, or the number of epochs, is chosen.
-        class_weight: Sequence of `num_classes` floats, or `None`.
-        sampling: `None`, `"over"` or `"under"`: counts as the class weights that it amounts to.
-        seed: Int.
-    """
-    units, num_classes = hidden_units(member), member.output_shape[-1]
-    weights = combined_weights(class_weight, y, num_classes, sampling)
-    weights = None if weights is None else np.asarray(weights)
-    if units:
-        head = train_mlp_head(
-            features, y, folds, num_classes=num_classes, units=units, seed=seed, class_weight=weights
-        )
-        set_head(member, head.layers)
-        return
-    head = solve_linear_head(features, y, folds, num_classes=num_classes, class_weight=weights)
-    set_head(member, [(head.kernel, head.bias)])
-
-
 def result_arrays(result):
     """Returns a `TrainingResult` as a dict of arrays, for a `Run`'s unit of work."""
     arrays = {"best_epoch": np.int64(result.best_epoch), "note": np.str_(result.note)}
@@ -216,3 +188,11 @@ def inner_split(dataset, settings, seed):
         seed=seed,
         every_class=False,
     )
+
+
+def folds_that_fit(dataset, seed):
+    """Returns five folds to choose a head by, or as many as the rarest class has separate images (or groups)."""
+    sets = together(len(dataset), dataset.groups, dataset.digests())
+    fewest = min(len(np.unique(sets[dataset.labels == label])) for label in np.unique(dataset.labels))
+    cv = max(2, min(5, fewest))
+    return make_folds(dataset.labels, groups=dataset.groups, digests=dataset.digests(), cv=cv, seed=seed)

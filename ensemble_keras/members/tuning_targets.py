@@ -5,7 +5,6 @@ import time
 import keras
 import numpy as np
 
-from ensemble_keras.data.splits import make_folds, together
 from ensemble_keras.features.keys import architecture_fingerprint, array_digest
 from ensemble_keras.members.curves import mean_curve
 from ensemble_keras.members.head_trials import HeadTrials
@@ -13,7 +12,7 @@ from ensemble_keras.members.heads import solve_linear_head
 from ensemble_keras.members.member import build_member, set_head
 from ensemble_keras.members.network_trials import NetworkTrials
 from ensemble_keras.members.settings import Training
-from ensemble_keras.members.trainer import hold_decoded
+from ensemble_keras.members.trainer import folds_that_fit, hold_decoded
 
 
 class HeadTarget:
@@ -145,14 +144,6 @@ class NetworkTarget:
         member = build_member(self._trunk, self._num_classes, dropout=values["dropout"], name=self._trunk.name)
         member.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays))])
         return member, values
-
-
-def folds_that_fit(dataset, seed):
-    """Returns five folds, by which a strength is chosen, or as many as the rarest class has images (or groups)."""
-    sets = together(len(dataset), dataset.groups, dataset.digests())
-    fewest = min(len(np.unique(sets[dataset.labels == label])) for label in np.unique(dataset.labels))
-    cv = max(2, min(5, fewest))
-    return make_folds(dataset.labels, groups=dataset.groups, digests=dataset.digests(), cv=cv, seed=seed)
 
 
 def _member(trunk, num_classes, values):

@@ -11,6 +11,7 @@ import ensemble_keras as ek
 from ensemble_keras.evaluation import ablation as ablation_module
 from ensemble_keras.evaluation import experiments
 from ensemble_keras.evaluation.ablation import AblationResult
+from ensemble_keras.members import head_fitting
 
 BASE = {"backbone": "CNN(filters=(8,))", "image_size": 16, "epochs": 2, "learning_rate": 0.01, "batch_size": 16}
 CHANGES = {"flip": {"augmentation": "+flip"}, "larger batch": {"batch_size": 32}}
@@ -149,19 +150,19 @@ def test_transfer_learning_starts_from_the_solved_head_and_may_stay_there(data):
     assert tuned["accuracy_test"] == pytest.approx(frozen["accuracy_test"], abs=0.06)
 
 
-def test_sampling_and_weights_of_classes_count_in_a_solved_head(data):
+def test_sampling_and_weights_of_classes_count_in_a_solved_head(data, monkeypatch):
     few = data[0][np.flatnonzero((data[0].labels < 2) | (np.arange(90) < 15))]  # 30, 30 and 5 images
     base = {"backbone": random_backbone("frozen"), "image_size": 16, "fine_tune": False}
-    changes = [
-        {"sampling": "over"},
-        {"class_weight": {"c": 50.0}},
-        {"sampling": "over", "class_weight": {"a": 2}},
-        {},
-    ]
-    several = [experiments.Experiment({**base, **change}, few, np.array(["a", "b", "c"])) for change in changes]
-    over, weighted, both, neither = (experiment._weights_of_solved(few) for experiment in several)
-    np.testing.assert_allclose([over, weighted, both], [[1, 1, 6], [1, 1, 50], [2, 1, 6]])
-    assert neither is None
+    changes = {
+        "over": {"sampling": "over"},
+        "weighted": {"sampling": None, "class_weight": {"c": 50.0}},
+        "both": {"sampling": "over", "class_weight": {"a": 2}},
+    }
+    seen, fit = [], head_fitting.fit_head
+    monkeypatch.setattr(head_fitting, "fit_head", lambda *a, **k: seen.append(k["class_weight"]) or fit(*a, **k))
+    ek.ablation(changes, few, data[1], base=base, verbose=0)
+    assert seen[0] is None
+    np.testing.assert_allclose(seen[1:], [[1, 1, 6], [1, 1, 50], [2, 1, 6]])
 
 
 def test_resizing_stands_inside_the_graph(data):

@@ -10,7 +10,7 @@ from ensemble_keras.data import sources
 from ensemble_keras.data.augmentation import build_augmentation
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.features import extraction
-from ensemble_keras.features.views import Views, stack_views
+from ensemble_keras.features.views import Views, check_views, stack_views
 
 POLICY = ["flip", "brightness"]
 
@@ -130,6 +130,24 @@ def test_what_makes_no_view_is_refused(pictures):
         extract(pictures, augmentation="none")
     with pytest.raises(ValueError, match="`views` must be at least 1. Received: 0"):
         extract(pictures, views=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("light", 0, True, False), "`views` must be an int of at least 1. Received: 0"),
+        (("light", True, True, False), "`views` must be an int of at least 1. Received: True"),
+        (("light", 4, False, True), "no backbone stays frozen"),
+        (("light", 1, True, False), "augmentation='light', and all backbones stay frozen. Give `views`"),
+        ((None, 4, True, True), "Views need an augmentation"),
+        (("strong", 4, True, True), "MixUp and CutMix mix"),
+        (("lihgt", 1, True, True), "Unknown augmentation 'lihgt'"),
+    ],
+)
+def test_views_and_augmentation_without_effect_are_refused(arguments, message):
+    augmentation, views, frozen, trained = arguments
+    with pytest.raises(ValueError, match=message):
+        check_views(augmentation, views, 0, frozen=frozen, trained=trained)
 
 
 def test_stacked_views_share_label_and_fold(rng):

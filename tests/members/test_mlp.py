@@ -127,10 +127,10 @@ def _counted(function, calls):
 
 def test_rows_for_early_stopping_are_a_tenth_of_each_class_and_at_least_one():
     y = np.repeat([0, 1, 2, 3], [50, 30, 3, 1])
-    rest, held = mlp._split(np.arange(84), y, seed=0)
+    rest, held = mlp._split(np.arange(84), y, np.arange(84), seed=0)
     assert np.bincount(y[held], minlength=4).tolist() == [5, 3, 1, 0]
     assert sorted([*rest, *held]) == list(range(84))
-    rest, held = mlp._split(np.array([0, 60]), y, seed=0)
+    rest, held = mlp._split(np.array([0, 60]), y, np.arange(84), seed=0)
     assert rest.tolist() == held.tolist() == [0, 60]
 
 

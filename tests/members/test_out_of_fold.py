@@ -3,6 +3,7 @@ import pytest
 from synthetic import pictures, random_backbone
 
 import ensemble_keras as ek
+from ensemble_keras.members import out_of_fold
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
@@ -71,6 +72,28 @@ def test_bad_arguments_are_refused():
         ek.out_of_fold_predictions(random_backbone("a"), x, y, cv=20, verbose=0)
     with pytest.raises(ValueError, match="Labels are needed"):
         ek.out_of_fold_predictions(random_backbone("a"), x, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"head": "lineal"}, "`head` must be one of 'linear', 'mlp'"),
+        ({"sampling": "smote"}, "`sampling` must be one of"),
+        ({"training": 5}, "`training` must be None or Training settings"),
+        ({"fine_tune": 5}, "`fine_tune` must be True, None or FineTuning settings"),
+        ({"fine_tune": True, "augmentation": "lihgt"}, "Unknown augmentation 'lihgt'"),
+        ({"fine_tune": ek.FineTuning(unfreeze="block_9")}, "block_9"),
+        ({"fine_tune": True, "backbone": "CNN"}, "`fine_tune` is of backbones with pretrained weights"),
+        ({"augmentation": "light"}, "all backbones stay frozen"),
+        ({"views": 0}, "`views` must be an int of at least 1"),
+        ({"class_weight": "balance"}, "Did you mean 'balanced'"),
+    ],
+)
+def test_a_slip_is_said_before_any_work(arguments, message, monkeypatch):
+    monkeypatch.setattr(out_of_fold, "extract_features", None)
+    backbone = arguments.pop("backbone", None) or random_backbone("a")
+    with pytest.raises(ValueError, match=message):
+        ek.out_of_fold_predictions(backbone, *pictures(30), cv=3, image_size=16, verbose=0, **arguments)
 
 
 def test_weights_of_an_unknown_name_are_refused_not_drawn_at_random():

@@ -1,0 +1,76 @@
+"""Head fitting: the head of a member on features of its backbone, solved where it is linear, else trained."""
+
+import dataclasses
+
+import numpy as np
+
+from ensemble_keras.data.sampling import combined_weights
+from ensemble_keras.features.views import stack_views
+from ensemble_keras.members.heads import solve_linear_head
+from ensemble_keras.members.member import hidden_units, set_head
+from ensemble_keras.members.mlp import train_mlp_head
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedHead:
+    """A head that fits the features of new images.
+
+    Attributes:
+        layers: List of `(kernel, bias)`, float32, as `set_head` takes them.
+        out_of_fold: Float32 array `(n, num_classes)` of probabilities, each image as it is, by a head that did not
+            see it.
+        strength: Float, the chosen C of a linear head; `None` of one with hidden units.
+        history: Dict of curves of one with hidden units; empty of a linear head.
+    """
+
+    layers: list
+    out_of_fold: np.ndarray
+    strength: float | None
+    history: dict
+
+
+def fit_head(features, y, folds, *, num_classes, units=(), class_weight=None, seed=0):
+    """Fits a head: solved to its optimum where it is linear, trained where it has hidden units.
+
+    Args:
+        features: Float array `(n, d)`; or `(n, views, d)`, of which view 0 is the image as it is: then the head
+            learns from all views of an image, which share its fold, and predicts view 0 alone.
+        y: Int array `(n,)` of class indices.
+        folds: Int array `(n,)`, the fold that holds each image out.
+        num_classes: Int.
+        units: Tuple of ints, the hidden units of each layer; `()`: a linear head.
+        class_weight: Sequence of `num_classes` floats, or `None`.
+        seed: Int, for hidden units.
+
+    Returns:
+        A `FittedHead`.
+    """
+    views = features.shape[1] if features.ndim == 3 else 1
+    images = np.repeat(np.arange(len(features)), views)
+    if features.ndim == 3:
+        features, y, folds = stack_views(features, y, folds)
+    weights = None if class_weight is None else np.asarray(class_weight)
+    common = {"num_classes": num_classes, "class_weight": weights}
+    if not units:
+        head = solve_linear_head(features, y, folds, **common)
+        return FittedHead([(head.kernel, head.bias)], head.out_of_fold[::views], head.strength, {})
+    head = train_mlp_head(features, y, folds, units=units, images=images, seed=seed, **common)
+    return FittedHead(head.layers, head.out_of_fold[::views], None, head.history)
+
+
+def solve_head(member, features, y, folds, *, class_weight=None, sampling=None, seed=0):
+    """Fits a member's head and sets it.
+
+    Args:
+        member: A model made by `build_member`.
+        features: `(n, d)` of the frozen backbone, or `(n, views, d)`.
+        y: Int array `(n,)` of class indices.
+        folds: Int array `(n,)`, by which the L2 strength, or the number of epochs, is chosen.
+        class_weight: Sequence of `num_classes` floats, or `None`.
+        sampling: `None`, `"over"` or `"under"`: counts as the class weights that it amounts to.
+        seed: Int.
+    """
+    num_classes = member.output_shape[-1]
+    weights = combined_weights(class_weight, y, num_classes, sampling)
+    options = {"num_classes": num_classes, "units": hidden_units(member), "class_weight": weights, "seed": seed}
+    set_head(member, fit_head(features, y, folds, **options).layers)

@@ -1,6 +1,7 @@
 """Mixtures: the weights of the soft vote with the lowest log loss, which is a convex problem."""
 
 import numpy as np
+import threadpoolctl
 from scipy import linalg, optimize
 
 from ensemble_keras.combiners.scores import true_class_probabilities
@@ -8,6 +9,7 @@ from ensemble_keras.combiners.selection import checked
 
 # The mean log loss is at most this much above the lowest one.
 _GAP = 1e-6
+_ROWS = 1024
 # Members that come into the problem at a time.
 _AT_A_TIME = 20
 
@@ -47,15 +49,15 @@ def convex_weights(predictions, y, *, sample_weight=None):
     shares = np.ones(len(y)) if sample_weight is None else sample_weight
     shares = shares / shares.sum()
     weights = np.zeros(len(p))
-    weights[np.argmax([np.log(row) @ shares for row in p])] = 1
-    # Rounding to float32 moves the slopes by about 1e-7: the gap closes in a few rounds of members.
-    while (slopes := _slopes(p, weights, shares)).max() - 1 > _GAP:
-        used = np.union1d(np.flatnonzero(weights), np.argsort(-slopes)[:_AT_A_TIME])
-        before = weights
-        weights = np.zeros(len(p))
-        weights[used] = _solve(p[used].T.astype("float64"), before[used], shares)
-        if np.abs(weights - before).max() < _GAP / 10:
-            break
+    weights[np.argmax([(np.log(row) * shares).sum() for row in p])] = 1
+    # Many small products: threads that wait for one another cost more than they save, on a busy machine most.
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        while (slopes := _slopes(p, weights, shares)).max() - 1 > _GAP:
+            used = np.union1d(np.flatnonzero(weights), np.argsort(-slopes)[:_AT_A_TIME])
+            before, weights = weights, np.zeros(len(p))
+            weights[used] = _solve(p[used].T.astype("float64"), before[used], shares)
+            if np.abs(weights - before).max() < _GAP / 10:
+                break
     return weights
 
 
@@ -66,7 +68,10 @@ def _slopes(p, weights, shares):
     """
     used = np.flatnonzero(weights)
     ratio = shares / (weights[used] @ p[used].astype("float64"))
-    return np.array([row @ ratio for row in p])
+    ratio = (len(ratio) * ratio).astype("float32")
+    # Short float32 sums, added up in float64: the rounding stays below the gap, and the table is not copied.
+    blocks = (slice(start, start + _ROWS) for start in range(0, len(ratio), _ROWS))
+    return sum((p[:, rows] @ ratio[rows]).astype("float64") for rows in blocks) / len(ratio)
 
 
 def _solve(p, weights, shares):

@@ -89,8 +89,8 @@ def _is_right(block):
 
 
 def _sums(block):
-    # A product with a vector: ten times as fast as `sum` along a short axis.
-    return (block.reshape(-1, block.shape[2]) @ np.ones(block.shape[2], "float32")).reshape(block.shape[:2])
+    # Five times as fast as `sum` along a short axis.
+    return np.einsum("nmk->nm", block)
 
 
 def _refuse(table, blocks):

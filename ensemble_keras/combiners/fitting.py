@@ -5,6 +5,8 @@ from keras import ops
 
 from ensemble_keras.combiners import base, tables
 from ensemble_keras.combiners.estimators import fit_linear_estimator
+from ensemble_keras.combiners.gate_fitting import fit_gate
+from ensemble_keras.combiners.gating import ArchitectureGate
 from ensemble_keras.combiners.training import train_layer
 from ensemble_keras.combiners.weighting import find_weights, with_weights
 from ensemble_keras.data.splits import make_folds
@@ -191,12 +193,16 @@ class _Task:
         """Trains a new combiner on these rows; one of their folds tells when to stop."""
         layer = self.fresh()
         _apply(layer, _rows(self.inputs, slice(1)))
-        if isinstance(layer, base.DenseCombiner):
+        if hasattr(layer, "draw_weights"):
             # Keras would draw the first weights from the user's global random state.
             layer.draw_weights(self.seed)
         folds = self.folds[rows]
         watched = folds == folds[0] if len(np.unique(folds)) > 1 else _own_folds(self.y[rows], self.seed) == 0
-        train_layer(layer, self._part(rows[~watched]), self._part(rows[watched]), seed=self.seed)
+        parts = self._part(rows[~watched]), self._part(rows[watched])
+        if isinstance(layer, ArchitectureGate):
+            fit_gate(layer, *parts)
+        else:
+            train_layer(layer, *parts, seed=self.seed)
         return layer
 
     def _folds(self, folds):

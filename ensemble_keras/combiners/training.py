@@ -6,7 +6,9 @@ import numpy as np
 from ensemble_keras.combiners import base
 
 # Training ends when the watched loss has not fallen for so many epochs.
-EPOCHS, PATIENCE, BATCH_SIZE, LEARNING_RATE = 200, 10, 64, 5e-3
+EPOCHS, PATIENCE, LEARNING_RATE = 200, 10, 5e-3
+# Rows of a step: at least so many, and so that an epoch has at most so many steps.
+BATCH_SIZE, STEPS = 64, 25
 
 
 def train_layer(layer, part, watched, *, seed):
@@ -24,9 +26,10 @@ def train_layer(layer, part, watched, *, seed):
     """
     model, rng = _model(layer, part[0]), np.random.default_rng(seed)
     arrays, n = _flat(*part), len(part[1])
-    lowest, best, best_epoch = np.inf, model.get_weights(), 0
+    # A start that no epoch betters is kept: that of a gate is soft voting.
+    lowest, best, best_epoch = _log_loss(model, *_flat(*watched)), model.get_weights(), 0
     for epoch in range(EPOCHS):
-        for rows in np.array_split(rng.permutation(n), -(-n // BATCH_SIZE)):
+        for rows in np.array_split(rng.permutation(n), min(STEPS, -(-n // BATCH_SIZE))):
             *x, y, weights = (array[rows] for array in arrays)
             model.train_on_batch(x, y, weights)
         loss = _log_loss(model, *_flat(*watched))
@@ -40,7 +43,9 @@ def train_layer(layer, part, watched, *, seed):
 def _model(layer, inputs):
     tensors = [[keras.Input(array.shape[1:]) for array in group] for group in inputs]
     model = keras.Model([tensor for group in tensors for tensor in group], layer(*tensors))
-    model.compile(keras.optimizers.AdamW(LEARNING_RATE), "sparse_categorical_crossentropy")
+    # On a CPU TensorFlow takes longer to compile such small steps than to run them.
+    jit_compile = keras.backend.backend() == "jax"
+    model.compile(keras.optimizers.AdamW(LEARNING_RATE), "sparse_categorical_crossentropy", jit_compile=jit_compile)
     return model
 
 

@@ -1,0 +1,161 @@
+"""Gating: a mixture of the members whose weights depend on the image and on the members' architectures."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from ensemble_keras.combiners import base
+
+# What `describe_architecture` gives, brought to numbers around 0: (middle, scale). The same for every pool, so that a
+# member added later means the same to the gate.
+_SCALES = {
+    "depth": (50.0, 50.0),
+    "log_parameters": (7.0, 1.0),
+    "log_macs": (9.0, 1.0),
+    "input_size": (224.0, 112.0),
+    "skill": (0.5, 0.25),
+}
+
+
+@keras.saving.register_keras_serializable("ensemble_keras")
+class ArchitectureGate(base.Combiner):
+    """A mixture of experts (Jacobs et al., 1991) whose gate sees each member's architecture and its prediction.
+
+    One small network, the same for all members, gives each a score per image from the member's description
+    (`describe_architecture`), its probabilities, their entropy and margin, how far the others agree with it, and the
+    mean of all members. The softmax of the scores over the members are the weights of the mixture.
+
+    The order of the members does not matter, and a gate works with other members than it was fitted with: see
+    `with_descriptors`. Its last layer starts at 0, which is soft voting.
+
+    Call arguments: a list of tensors of shape `(batch, num_classes)`, one per member; `(batch, 1)`, one sigmoid unit,
+    counts as two classes. Output: `(batch, num_classes)`, rows sum to 1.
+
+    Args:
+        descriptors: List of dicts from name to number, one per member, all with the same names, such as
+            `describe_architecture` gives.
+        units: Widths of the hidden layers (ReLU) of the network. Defaults to `(16,)`.
+
+    Raises:
+        ValueError: If the descriptors differ in their names or hold numbers that are not finite; when called, if
+            there is not one per member.
+
+    Example:
+
+    >>> gate = ek.ArchitectureGate([{"depth": 16.0, "skill": 0.8}, {"depth": 53.0, "skill": 0.9}])
+    >>> p = gate([np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])])
+    >>> np.round(keras.ops.convert_to_numpy(p), 3).tolist()  # not fitted: their mean
+    [[0.7, 0.3]]
+    """
+
+    def __init__(self, descriptors, units=(16,), **kwargs):
+        super().__init__(**kwargs)
+        self.descriptors = _check_descriptors(descriptors)
+        self.units = tuple(int(width) for width in units)
+        if any(width < 1 for width in self.units):
+            raise ValueError(f"`units` must be widths of at least 1. Received: {self.units}.")
+        self.hidden = [
+            keras.layers.Dense(width, "relu", dtype="float32", name=f"{self.name}_hidden_{i}")
+            for i, width in enumerate(self.units)
+        ]
+        self.score = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name=f"{self.name}_score")
+
+    def build(self, input_shape):
+        """Builds the network for predictions of these shapes, one per member."""
+        num_classes = max(input_shape[0][-1], 2)
+        shape = (None, 2 * num_classes + 3 + len(self.descriptors[0]))
+        for layer in [*self.hidden, self.score]:
+            layer.build(shape)
+            shape = (None, layer.units)
+
+    def call(self, predictions):
+        """Returns the mixture of a list of probabilities, one tensor per member."""
+        predictions = [base.as_probabilities(p) for p in predictions]
+        if len(predictions) != len(self.descriptors):
+            raise ValueError(
+                f"Expected one prediction per descriptor. Received: {len(predictions)} members for "
+                f"{len(self.descriptors)} descriptors."
+            )
+        scores = [self._score(x) for x in self.seen(predictions)]
+        weights = ops.softmax(ops.concatenate(scores, axis=-1), axis=-1)
+        parts = [weights[:, i : i + 1] * p for i, p in enumerate(predictions)]
+        return sum(parts[1:], start=parts[0])
+
+    def with_descriptors(self, descriptors):
+        """Returns a gate for other members, with the weights of this one.
+
+        Args:
+            descriptors: As in the constructor, with the same names.
+        """
+        if [sorted(d) for d in descriptors[:1]] != [sorted(self.descriptors[0])]:
+            raise ValueError(
+                f"`descriptors` must have the names {sorted(self.descriptors[0])}. Received: {descriptors}."
+            )
+        gate = type(self).from_config({**self.get_config(), "descriptors": descriptors})
+        if self.built:
+            num_classes = (self.hidden or [self.score])[0].kernel.shape[0] - 3 - len(self.descriptors[0])
+            gate.build([(None, num_classes // 2)] * len(descriptors))
+            gate.built = True
+            gate.set_weights(self.get_weights())
+        return gate
+
+    def draw_weights(self, seed):
+        """Draws the hidden layers' kernels anew (Glorot uniform), the same ones from `seed` on every backend."""
+        rng = np.random.default_rng(seed)
+        for layer in self.hidden:
+            limit = np.sqrt(6 / sum(layer.kernel.shape))
+            layer.set_weights([rng.uniform(-limit, limit, layer.kernel.shape), np.zeros(layer.units)])
+        self.score.set_weights([np.zeros(self.score.kernel.shape)])
+
+    def get_config(self):
+        """Returns the arguments that make this layer again."""
+        return {**super().get_config(), "descriptors": self.descriptors, "units": list(self.units)}
+
+    def seen(self, predictions):
+        """Returns what the network sees of each member: a list of tensors `(batch, width)`.
+
+        Args:
+            predictions: List of tensors `(batch, num_classes)` of probabilities.
+        """
+        count = len(predictions)
+        mean = sum(predictions[1:], start=predictions[0]) / count
+        return [self._seen(p, mean, count, d) for p, d in zip(predictions, self.descriptors, strict=True)]
+
+    def _seen(self, p, mean, count, descriptor):
+        logarithms = ops.log(ops.maximum(p, base.SMALLEST_PROBABILITY))
+        entropy = -ops.sum(p * logarithms, axis=-1, keepdims=True) / math.log(p.shape[-1])
+        two = ops.top_k(p, 2)[0]
+        # The mean over the others of the probability that both say the same.
+        others = (count * mean - p) / max(1, count - 1)
+        agreement = ops.sum(p * others, axis=-1, keepdims=True)
+        one = ops.ones_like(entropy)
+        described = [one * value for value in _scaled(descriptor)]
+        return ops.concatenate([p, mean, entropy, two[:, :1] - two[:, 1:], agreement, *described], axis=-1)
+
+    def _score(self, x):
+        for layer in self.hidden:
+            x = layer(x)
+        return self.score(x)
+
+
+def _scaled(descriptor):
+    pairs = ((value, _SCALES.get(name, (0.0, 1.0))) for name, value in sorted(descriptor.items()))
+    return [(value - middle) / scale for value, (middle, scale) in pairs]
+
+
+def _check_descriptors(descriptors):
+    descriptors = [{str(name): float(value) for name, value in one.items()} for one in descriptors]
+    if not descriptors or any(one.keys() != descriptors[0].keys() for one in descriptors) or not descriptors[0]:
+        raise ValueError(
+            "`descriptors` must be a dict per member, all with the same names, such as `describe_architecture` "
+            f"gives. Received: {[sorted(one) for one in descriptors]}."
+        )
+    for index, one in enumerate(descriptors):
+        for name, value in one.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"`descriptors` must hold finite numbers. Received: {name} {value} of member {index}."
+                )
+    return descriptors

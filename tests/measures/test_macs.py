@@ -53,6 +53,11 @@ def test_attention_counts_projections_and_products():
 def test_operations_count_too():
     assert count_macs(model_of(lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1))), (7, 5))).total == 7 * 7 * 5
     assert count_macs(model_of(lambda x: ops.einsum("bij,bkj->bik", x, x), (7, 5))).total == 7 * 7 * 5
+    weights = np.ones((9, 7), "float32")
+    assert count_macs(model_of(lambda x: ops.matmul(weights, x), (7, 5))).total == 9 * 7 * 5
+    assert count_macs(model_of(lambda x: ops.einsum("ij,bjk->bik", weights, x), (7, 5))).total == 9 * 7 * 5
+    attended = model_of(lambda x: ops.dot_product_attention(x, x, x[..., :3]), (7, 2, 5))
+    assert count_macs(attended).total == 7 * 7 * 2 * (5 + 3)
     assert count_macs(model_of(lambda x: ops.relu(x[:, ::-1]) * 2.0 + ops.mean(x), (7, 5))).total == 0
 
 
@@ -67,13 +72,33 @@ def test_shared_layers_count_each_time_and_nested_models_layer_by_layer():
     assert found.by_layer["macs"].sum() == found.total
 
 
+def test_attention_with_a_mask_and_by_keyword():
+    def masked(x):
+        layer = layers.MultiHeadAttention(num_heads=2, key_dim=4)
+        return layer(value=x, query=x[:, :3], attention_mask=ops.ones((1, 3, 10)))
+
+    projections = (3 + 2 * 10) * 6 * 8 + 3 * 8 * 6
+    assert count_macs(model_of(masked, (10, 6))).total == projections + 2 * 3 * 10 * 8
+
+
+def test_a_nested_model_of_any_size_counts_at_the_size_it_is_called_at():
+    any_size = model_of(lambda x: layers.Conv2D(4, 3, padding="same")(layers.Conv2D(5, 3)(x)), (None, None, 3))
+    model = model_of(lambda x: layers.Add()([any_size(x), any_size(x[..., ::-1])]), (8, 8, 3))
+    found = count_macs(model)
+    assert found.total == 2 * 36 * 9 * (3 * 5 + 5 * 4)
+    assert (6, 6, 5) in found.by_layer["output_shape"].tolist()
+    fixed = model_of(any_size, (8, 8, 3))
+    assert count_macs(fixed).peak_activation_bytes == 4 * (64 * 3 + 36 * 5)
+
+
 class Squared(layers.Dense):
     def call(self, inputs):
         return super().call(inputs) @ ops.transpose(super().call(inputs))
 
 
 @pytest.mark.parametrize(
-    "layer", [layers.Lambda(lambda x: x @ x, name="odd"), Squared(4, name="odd"), layers.ConvLSTM1D(2, 1, name="odd")]
+    "layer",
+    [layers.Lambda(lambda x: x @ x, (4,), name="odd"), Squared(4, name="odd"), layers.ConvLSTM1D(2, 1, name="odd")],
 )
 def test_layers_that_are_not_known_are_listed_never_zero(layer):
     shape = (3, 5, 2) if isinstance(layer, layers.ConvLSTM1D) else (4,)
@@ -106,7 +131,7 @@ def test_the_peak_is_what_is_alive_at_a_time():
 
 
 def test_models_without_static_shapes_or_without_a_graph_are_refused():
-    with pytest.raises(ValueError, match=r"All shapes but the batch must be static. Received: 'conv'"):
+    with pytest.raises(ValueError, match=r"All sizes but the batch's must be known. Received: layer 'conv'"):
         count_macs(model_of(layers.Conv2D(4, 3, name="conv"), (None, None, 3)))
 
     class Own(keras.Model):

@@ -7,11 +7,19 @@ import keras
 from ensemble_keras._validation import check_choice
 from ensemble_keras.combiners import base, tables
 from ensemble_keras.combiners.calibration import apply_temperature, check_temperature
+from ensemble_keras.combiners.stems import call_members
 from ensemble_keras.combiners.views import views_of
 
 
 def build_ensemble(
-    members, combiner, *, name="ensemble", test_time_augmentation=None, member_temperatures=None, temperature=None
+    members,
+    combiner,
+    *,
+    name="ensemble",
+    test_time_augmentation=None,
+    member_temperatures=None,
+    temperature=None,
+    share_stems=True,
 ):
     """Joins trained members and a combiner into one plain `keras.Model`.
 
@@ -36,6 +44,9 @@ def build_ensemble(
             (`apply_temperature`). Defaults to `None`, the probabilities as they are.
         temperature: Number above 0, such as `fit_temperature` gives for the combined out-of-fold predictions: the
             model gives its probabilities at this temperature. Defaults to `None`, as they are.
+        share_stems: Whether members that are equal up to their layer `"features"`, such as other heads on one frozen
+            backbone, run that part once. Of copies with equal weights the first one's are in the model, and train for
+            all of them; `False` keeps copies apart, to be trained apart. Defaults to `True`.
 
     Returns:
         A `keras.Model` from such images to float32 probabilities of shape `(batch, num_classes)`, the output of a
@@ -66,10 +77,8 @@ def build_ensemble(
     temperatures = _check_temperatures(member_temperatures, len(members), takes)
     temperature = 1.0 if temperature is None else check_temperature("temperature", temperature)
     images = keras.Input(members[0].input_shape[1:], name="images")
-    nested = _nested(members, takes)
-    inputs = [
-        _combiner_inputs(nested, takes, view, temperatures) for view in views_of(images, test_time_augmentation)
-    ]
+    call = call_members(members, _nested(members, takes), takes, share=share_stems)
+    inputs = [_combiner_inputs(call(view), takes, temperatures) for view in views_of(images, test_time_augmentation)]
     # Called the ordinary way, Keras builds the layer; `call` then writes its operations into the graph.
     combiner(*inputs[0])
     combined = [base.as_probabilities(combiner.call(*view)) for view in inputs]
@@ -97,8 +106,7 @@ def _nested(members, takes):
     return [keras.Model(m.inputs, [f, m.output], name=m.name) for m, f in zip(members, features, strict=True)]
 
 
-def _combiner_inputs(nested, takes, images, temperatures):
-    outputs = [member(images) for member in nested]
+def _combiner_inputs(outputs, takes, temperatures):
     if takes == "features":
         return [[base.as_float32(f) for f in outputs]]
     predictions = outputs if takes == "predictions" else [p for _, p in outputs]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from ensemble_keras._validation import check_image_size
+from ensemble_keras.combiners.parts import member_tensors
 from ensemble_keras.features.extraction import predict
 
 
@@ -37,28 +38,6 @@ def predict_with_members(model, dataset, *, image_size=None, batch_size=32, verb
     predictions = predict(seen, dataset, image_size=size, batch_size=batch_size, verbose=verbose)
     *members, ensemble = np.split(predictions, np.cumsum([output.shape[-1] for output in outputs])[:-1], axis=1)
     return ensemble, dict(zip(tensors, members, strict=True))
-
-
-def member_tensors(model):
-    """Returns the predictions of each member inside an ensemble's graph, as symbolic tensors by member name.
-
-    A member is a nested model that takes the ensemble's own input and whose last output has as many columns as the
-    ensemble's, or one (p of class 1). Fewer than two are no ensemble: the dict is empty then.
-    """
-    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None) or len(model.inputs) != 1:
-        return {}
-    classes = model.outputs[-1].shape[-1]
-    found = {}
-    for layer in model.layers:
-        # A member may stand in several ensembles: only its call in this one counts.
-        for node in layer._inbound_nodes if isinstance(layer, keras.Model) else ():
-            output = node.output_tensors[-1]
-            # A combiner that takes features alone leaves the members' own heads out.
-            headless = layer.layers[-1].name == "features"
-            from_input = len(node.input_tensors) == 1 and node.input_tensors[0] is model.inputs[0]
-            if from_input and not headless and len(output.shape) == 2 and output.shape[-1] in (1, classes):
-                found[layer.name] = output
-    return found if len(found) > 1 else {}
 
 
 def _image_size(model, image_size):

@@ -9,9 +9,9 @@ from tiny_members import tiny_member
 
 from ensemble_keras.combiners.concatenation import ConcatenateDense
 from ensemble_keras.combiners.ensemble import build_ensemble
+from ensemble_keras.combiners.parts import member_tensors
 from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, SoftVoting
-from ensemble_keras.evaluation.prediction import member_tensors
 
 ALL = ("horizontal_flip", "vertical_flip", "zoom")
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from scipy.special import softmax
 
 
 def pictures(n=60, classes=3, size=16, seed=0):
@@ -24,3 +25,17 @@ def random_backbone(name, units=8, size=16, seed=0):
     x = keras.layers.Conv2D(units, 3, padding="same", activation="relu", kernel_initializer=initializer)(x)
     x = keras.layers.AveragePooling2D(size // 2)(x)
     return keras.Model(inputs, keras.layers.Flatten()(x), name=name)
+
+
+def member_predictions(skills, n=400, num_classes=3, seed=0):
+    """Predictions `(n, members, num_classes)` of members that know the label so well, float32, and the labels."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % num_classes
+    scores = rng.normal(size=(n, len(skills), num_classes))
+    scores += np.asarray(skills)[:, None] * np.eye(num_classes)[y][:, None]
+    return softmax(scores, axis=2).astype("float32"), y
+
+
+def log_loss_of(weights, predictions, y):
+    """The log loss of a soft vote with these weights."""
+    return -np.log(np.tensordot(predictions, weights, axes=(1, 0))[np.arange(len(y)), y]).mean()

@@ -1,8 +1,5 @@
 import numpy as np
-import pandas as pd
 import pytest
-from scipy import optimize
-from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     accuracy_score,
@@ -14,28 +11,12 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
-from synthetic import pictures
+from synthetic import log_loss_of, member_predictions, pictures
 
 import ensemble_keras as ek
 from ensemble_keras.combiners.mixtures import convex_weights
-from ensemble_keras.combiners.pareto import pareto_front
-from ensemble_keras.combiners.scores import score_of
 from ensemble_keras.combiners.selection import select_members
 from ensemble_keras.data.splits import make_folds
-
-
-def members_of(skills, n=400, num_classes=3, seed=0):
-    """Labels, and out-of-fold predictions of members that know the label so well."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % num_classes
-    scores = rng.normal(size=(n, len(skills), num_classes))
-    scores += np.asarray(skills)[None, :, None] * np.eye(num_classes)[y][:, None]
-    return softmax(scores, axis=2).astype("float32"), y
-
-
-def loss(weights, predictions, y):
-    p = np.tensordot(predictions, weights, axes=(1, 0))[np.arange(len(y)), y]
-    return -np.log(p).mean()
 
 
 def greedy_by_hand(predictions, y, size):
@@ -50,26 +31,26 @@ def greedy_by_hand(predictions, y, size):
 
 
 def test_one_bag_is_greedy_selection_with_replacement():
-    predictions, y = members_of([2.0, 1.5, 0.5, 1.9])
+    predictions, y = member_predictions([2.0, 1.5, 0.5, 1.9])
     expected = greedy_by_hand(predictions, y, 7)
     np.testing.assert_allclose(select_members(predictions, y, size=7, bags=1), expected)
     assert (expected > 0).sum() >= 2
 
 
 def test_bags_give_weights_that_beat_the_best_member_and_depend_on_the_seed_alone():
-    predictions, y = members_of([2.0, 1.5, 0.2, 1.9] + [0.1] * 20)
+    predictions, y = member_predictions([2.0, 1.5, 0.2, 1.9] + [0.1] * 20)
     weights = select_members(predictions, y, seed=3)
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
-    best = min(loss(np.eye(24)[i], predictions, y) for i in range(24))
-    assert loss(weights, predictions, y) < best - 0.01
+    best = min(log_loss_of(np.eye(24)[i], predictions, y) for i in range(24))
+    assert log_loss_of(weights, predictions, y) < best - 0.01
     assert weights[[0, 1, 3]].sum() > 0.9
     np.testing.assert_array_equal(weights, select_members(predictions, y, seed=3))
     assert not np.array_equal(weights, select_members(predictions, y, seed=4))
 
 
 def test_a_sorted_start_begins_with_the_best():
-    predictions, y = members_of([2.0, 1.5, 0.5, 1.9])
+    predictions, y = member_predictions([2.0, 1.5, 0.5, 1.9])
     weights = select_members(predictions, y, size=2, initial=2, bags=1)
     np.testing.assert_allclose(weights, [0.5, 0, 0, 0.5])
 
@@ -92,7 +73,7 @@ def test_a_sorted_start_begins_with_the_best():
     ids=["accuracy", "balanced_accuracy", "neg_log_loss", "f1_macro", "scorer", "roc_auc_ovr", "function"],
 )
 def test_any_metric_is_climbed_as_it_is_written_down(metric, by_hand, num_classes):
-    predictions, y = members_of([1.0, 0.8, 0.5, 0.9], num_classes=num_classes)
+    predictions, y = member_predictions([1.0, 0.8, 0.5, 0.9], num_classes=num_classes)
     predictions, y = predictions[30:], y[30:]
     picked, found = [], []
     for _ in range(6):
@@ -106,21 +87,9 @@ def test_any_metric_is_climbed_as_it_is_written_down(metric, by_hand, num_classe
     np.testing.assert_allclose(select_members(predictions, y, size=6, bags=1, metric=metric), expected)
 
 
-def test_votes_that_tie_are_counted_as_argmax_counts_them():
-    # Members that say nothing but a class: two of two disagree, and the first class wins.
-    y = np.array([0, 0, 1, 1, 2, 2])
-    said = np.array([[0, 1], [0, 0], [1, 0], [1, 2], [0, 2], [2, 2]])
-    predictions = np.eye(3, dtype="float32")[said]
-    score = score_of("accuracy", predictions, y)
-    one = score.start + score.parts[0]
-    found = score.of_each(one, [0, 1], 2, np.ones(6, int))
-    votes = [predictions[:, [0, j]].mean(axis=1).argmax(axis=1) for j in (0, 1)]
-    np.testing.assert_allclose(found, [np.mean(vote == y) for vote in votes])
-
-
 @pytest.mark.parametrize("metric", ["log_loss", "accuracy", "balanced_accuracy", "f1_macro"])
 def test_a_row_of_weight_two_counts_as_two_rows(metric, rng):
-    predictions, y = members_of([1.0, 0.8, 0.5], n=100)
+    predictions, y = member_predictions([1.0, 0.8, 0.5], n=100)
     times = rng.integers(0, 3, 100)
     times[:3] = 1
     rows = np.repeat(np.arange(100), times)
@@ -130,7 +99,7 @@ def test_a_row_of_weight_two_counts_as_two_rows(metric, rng):
 
 
 def test_rows_count_by_their_weight():
-    predictions, y = members_of([2.0, 0.0])
+    predictions, y = member_predictions([2.0, 0.0])
     predictions[y == 2] = predictions[y == 2][:, ::-1]
     arguments = {"size": 1, "bags": 1}
     assert select_members(predictions, y, **arguments).tolist() == [1, 0]
@@ -138,7 +107,7 @@ def test_rows_count_by_their_weight():
 
 
 def test_a_budget_is_kept_by_all_bags_together():
-    predictions, y = members_of([2.0, 1.9, 1.8, 1.0])
+    predictions, y = member_predictions([2.0, 1.9, 1.8, 1.0])
     costs = np.array([5.0, 3.0, 2.0, 1.0])
     weights = select_members(predictions, y, costs=costs, max_cost=5.0)
     assert costs[weights > 0].sum() <= 5
@@ -149,77 +118,36 @@ def test_a_budget_is_kept_by_all_bags_together():
 
 
 def test_a_budget_is_not_spent_on_one_member_where_two_are_better():
-    predictions, y = members_of([1.6, 1.5, 1.5, 1.5], n=900)
+    predictions, y = member_predictions([1.6, 1.5, 1.5, 1.5], n=900)
     costs = np.array([4.0, 2.0, 2.0, 2.0])
     weights = select_members(predictions, y, costs=costs, max_cost=4.0)
     assert weights[0] == 0
     assert (weights > 0).sum() == 2
     pairs = [np.eye(4)[i] / 2 + np.eye(4)[j] / 2 for i in (1, 2) for j in range(i + 1, 4)]
-    best = min(loss(w, predictions, y) for w in [*np.eye(4), *pairs])
-    assert loss(weights, predictions, y) <= best + 1e-6
+    best = min(log_loss_of(w, predictions, y) for w in [*np.eye(4), *pairs])
+    assert log_loss_of(weights, predictions, y) <= best + 1e-6
 
 
 def test_a_budget_for_all_is_none():
-    predictions, y = members_of([2.0, 1.5, 1.9])
+    predictions, y = member_predictions([2.0, 1.5, 1.9])
     free = select_members(predictions, y)
     np.testing.assert_array_equal(select_members(predictions, y, costs=[0.1, 0.1, 0.1], max_cost=0.3), free)
     np.testing.assert_array_equal(select_members(predictions, y, costs=[1, 2, 3]), free)
 
 
 def test_sums_of_costs_are_not_refused_for_their_rounding():
-    predictions, y = members_of([2.0, 1.9, 1.9, 0.1])
+    predictions, y = member_predictions([2.0, 1.9, 1.9, 0.1])
     weights = select_members(predictions, y, costs=[0.1, 0.1, 0.1, 5.0], max_cost=0.3)
     assert (weights > 0).tolist() == [True, True, True, False]
 
 
 def test_bags_of_many_members_hold_half_of_them():
-    predictions, y = members_of([3.0] + [0.0] * 39)
+    predictions, y = member_predictions([3.0] + [0.0] * 39)
     weights = select_members(predictions, y, bags=200, size=1)
     # The good member has all the weight of the bags that it is in.
     assert weights[0] == pytest.approx(0.5, abs=0.1)
-    few, labels = members_of([3.0, 0.0, 0.0])
+    few, labels = member_predictions([3.0, 0.0, 0.0])
     assert select_members(few, labels, size=1).tolist() == [1, 0, 0]
-
-
-def test_convex_weights_are_the_minimum_on_the_simplex():
-    predictions, y = members_of([2.0, 1.5, -1.0, 1.9])
-    weights = convex_weights(predictions, y)
-    assert weights.sum() == pytest.approx(1)
-    assert weights[2] == 0
-    # The conditions of Karush, Kuhn and Tucker: no member's gradient is better, and those used are equally good.
-    p = predictions[np.arange(len(y)), :, y].astype("float64")
-    slopes = (p / (p @ weights)[:, None]).mean(axis=0)
-    np.testing.assert_allclose(slopes[weights > 0], 1, atol=1e-5)
-    assert (slopes <= 1 + 1e-5).all()
-    sampled = convex_weights(predictions, y, sample_weight=np.where(y == 0, 3.0, 1.0))
-    p, share = np.vstack([p, p[y == 0], p[y == 0]]), None
-    slopes = (p / (p @ sampled)[:, share]).mean(axis=0)
-    np.testing.assert_allclose(slopes[sampled > 0], 1, atol=1e-5)
-
-
-@pytest.mark.parametrize("members", [3, 60])
-def test_convex_weights_are_those_of_a_general_solver(members):
-    predictions, y = members_of(np.linspace(0, 2, members), n=300)
-    weights = convex_weights(predictions, y)
-    p = predictions[np.arange(300), :, y].astype("float64")
-    # Expectation maximisation: slow, and surely to the minimum.
-    slow = np.full(members, 1 / members)
-    for _ in range(20000):
-        slow *= (p / (p @ slow)[:, None]).mean(axis=0)
-    assert loss(weights, predictions, y) <= loss(slow, predictions, y) + 1e-6
-    assert weights.min() == 0 or members == 3
-
-
-def test_members_that_are_alike_and_members_that_are_surely_wrong_can_be_weighed():
-    predictions, y = members_of([2.0, 1.0])
-    twice = np.concatenate([predictions, predictions], axis=1)
-    weights = convex_weights(twice, y)
-    assert loss(weights, twice, y) == pytest.approx(loss(convex_weights(predictions, y), predictions, y), abs=1e-6)
-    surely = np.eye(3, dtype="float32")[np.where(np.arange(400) < 350, y, (y + 1) % 3)]
-    weights = convex_weights(np.stack([surely, np.full_like(surely, 1 / 3)], axis=1), y)
-    # The best share for what is right in 7 of 8 rows, beside what gives a third to each.
-    share = optimize.minimize_scalar(lambda w: -7 * np.log((1 + 2 * w) / 3) - np.log((1 - w) / 3), bounds=(0, 1)).x
-    np.testing.assert_allclose(weights, [share, 1 - share], atol=1e-4)
 
 
 @pytest.mark.parametrize("select", [select_members, convex_weights])
@@ -251,29 +179,6 @@ def test_leaked_predictions_would_mislead_and_out_of_fold_ones_do_not(select):
     assert accuracy[1] > accuracy[0] + 0.05
 
 
-@pytest.mark.parametrize("count", [4, 12])
-def test_the_front_rises_with_cost(count):
-    predictions, y = members_of(np.linspace(0.5, 2.0, count))
-    costs = np.linspace(1, 4, count)
-    table = pareto_front(predictions, y, costs, names=[f"m{i}" for i in range(count)])
-    front = table[table["on_front"]]
-    assert front["cost"].is_monotonic_increasing
-    assert front["accuracy"].is_monotonic_increasing
-    assert front["accuracy"].max() == table["accuracy"].max()
-    for row in table.itertuples():
-        cheaper = table[table["cost"] < row.cost]
-        if row.on_front:
-            assert (cheaper["accuracy"] < row.accuracy).all()
-        assert row.cost == pytest.approx(sum(costs[int(name[1:])] for name in row.members))
-    if count == 4:
-        assert len(table) == 15
-        pair = table[[set(m) == {"m1", "m3"} for m in table["members"]]].iloc[0]
-        mean = predictions[:, [1, 3]].mean(axis=1)
-        assert pair["accuracy"] == pytest.approx(np.mean(mean.argmax(axis=1) == y))
-        assert pair["log_loss"] == pytest.approx(loss(np.array([0.5, 0.5]), predictions[:, [1, 3]], y), rel=1e-5)
-    assert isinstance(table, pd.DataFrame)
-
-
 def with_nan(predictions):
     predictions[7, 1, 0] = np.nan
     return predictions
@@ -302,7 +207,7 @@ def with_classes_shuffled(predictions):
     ],
 )
 def test_wrong_tables_are_refused_by_member_and_row(select, spoil, message):
-    predictions, y = members_of([3.0, 3.0, 3.0])
+    predictions, y = member_predictions([3.0, 3.0, 3.0])
     with pytest.raises(ValueError, match=message):
         select(spoil(predictions), y)
 
@@ -319,20 +224,20 @@ def test_wrong_tables_are_refused_by_member_and_row(select, spoil, message):
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
-    predictions, y = members_of([1.0, 1.0, 1.0])
+    predictions, y = member_predictions([1.0, 1.0, 1.0])
     with pytest.raises(ValueError, match=message):
         select_members(predictions, y, **arguments)
 
 
 def test_fewer_rows_than_classes_are_refused():
-    predictions, y = members_of([1.0, 1.0], n=2)
+    predictions, y = member_predictions([1.0, 1.0], n=2)
     with pytest.raises(ValueError, match="must hold images of all 3 classes. Received: 2 rows"):
         select_members(predictions, y)
 
 
 @pytest.mark.parametrize(("how", "find"), [("log_loss", convex_weights), ("greedy", select_members)])
 def test_a_vote_finds_its_weights(how, find):
-    predictions, y = members_of([2.0, 1.5, 0.0])
+    predictions, y = member_predictions([2.0, 1.5, 0.0])
     fitted = ek.fit_combiner(ek.SoftVoting(weights=how), predictions, y)
     np.testing.assert_allclose(fitted.member_weights, find(predictions, y), atol=1e-6)
     best = ek.fit_combiner(ek.SoftVoting(weights="best"), predictions, y)

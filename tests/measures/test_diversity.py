@@ -1,16 +1,9 @@
 import numpy as np
 import pytest
-from scipy.special import softmax
+from synthetic import member_predictions
 
 from ensemble_keras.measures.diversity import diversity, marginal_gains
 from ensemble_keras.measures.significance import compare
-
-
-def members_of(rng, skills, n=300, num_classes=3):
-    y = np.arange(n) % num_classes
-    scores = rng.normal(size=(n, len(skills), num_classes))
-    scores += np.asarray(skills)[:, None] * np.eye(num_classes)[y][:, None]
-    return softmax(scores, axis=2), y
 
 
 def counts(right_a, right_b):
@@ -29,7 +22,7 @@ def by_hand(measure, n11, n10, n01, n00):
 
 @pytest.mark.parametrize("measure", ["disagreement", "double_fault", "q_statistic"])
 def test_the_measures_are_those_of_the_counts(rng, measure):
-    predictions, y = members_of(rng, [2.0, 1.0, 0.5])
+    predictions, y = member_predictions([2.0, 1.0, 0.5])
     right = (predictions.argmax(axis=2) == y[:, None]).astype(int)
     table = diversity(predictions, y, measure=measure, names=list("abc"))
     assert list(table.index) == list(table.columns) == list("abc")
@@ -39,13 +32,13 @@ def test_the_measures_are_those_of_the_counts(rng, measure):
 
 
 def test_the_correlation_is_that_of_the_errors(rng):
-    predictions, y = members_of(rng, [2.0, 1.0, 0.5])
+    predictions, y = member_predictions([2.0, 1.0, 0.5])
     right = predictions.argmax(axis=2) == y[:, None]
     np.testing.assert_allclose(diversity(predictions, y, measure="error_correlation"), np.corrcoef(right.T))
 
 
 def test_what_has_no_value_is_nan(rng):
-    predictions, y = members_of(rng, [2.0, 0.0])
+    predictions, y = member_predictions([2.0, 0.0])
     predictions[:, 0] = np.eye(3)[y]
     assert diversity(predictions, y, measure="error_correlation").isna().to_numpy().tolist() == [
         [True, True],
@@ -58,7 +51,7 @@ def test_what_has_no_value_is_nan(rng):
 @pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
 @pytest.mark.parametrize("weights", [None, [3, 1, 0]])
 def test_a_gain_is_the_vote_with_the_member_against_the_vote_without(rng, metric, weights):
-    predictions, y = members_of(rng, [1.5, 1.0, 0.0])
+    predictions, y = member_predictions([1.5, 1.0, 0.0])
     table = marginal_gains(predictions, y, weights=weights, metric=metric, names=list("abc"))
     share = np.ones(3) if weights is None else np.array(weights, float)
     for i, name in enumerate("abc"):
@@ -74,7 +67,7 @@ def test_a_gain_is_the_vote_with_the_member_against_the_vote_without(rng, metric
 
 
 def test_wrong_arguments_are_refused(rng):
-    predictions, y = members_of(rng, [1.0, 1.0])
+    predictions, y = member_predictions([1.0, 1.0])
     with pytest.raises(ValueError, match="`measure` must be one of 'disagreement', .* Did you mean 'q_statistic'"):
         diversity(predictions, y, measure="q_statistics")
     with pytest.raises(ValueError, match="`names` must be one per member. Received: 1 names for 2 members"):

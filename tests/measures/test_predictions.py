@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.special import softmax
+from synthetic import member_predictions
 
 from ensemble_keras.measures import predictions as checks
 
@@ -10,15 +10,8 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(checks, "_BLOCK", 100)
 
 
-def members_of(rng, skills, n=300, num_classes=3):
-    y = np.arange(n) % num_classes
-    scores = rng.normal(size=(n, len(skills), num_classes))
-    scores += np.asarray(skills)[:, None] * np.eye(num_classes)[y][:, None]
-    return softmax(scores, axis=2).astype("float32"), y
-
-
 def test_a_right_table_comes_back_as_it_is(rng):
-    table, _ = members_of(rng, [1.0, 0.0])
+    table, _ = member_predictions([1.0, 0.0])
     assert checks.check_predictions(table) is table
     # A view of other strides: a stack along another axis, turned.
     turned = np.ascontiguousarray(table.swapaxes(0, 1)).swapaxes(0, 1)
@@ -39,7 +32,7 @@ def test_a_right_table_comes_back_as_it_is(rng):
     ],
 )
 def test_faults_are_told_by_member_and_row_whatever_block_they_are_in(rng, value, message):
-    table, _ = members_of(rng, [-3.0, -3.0, 3.0])
+    table, _ = member_predictions([-3.0, -3.0, 3.0])
     table[[7, 290], 1, 0] = value
     table[100, 2, 1] = value
     table[100, 2, 0] = 0.9
@@ -48,7 +41,7 @@ def test_faults_are_told_by_member_and_row_whatever_block_they_are_in(rng, value
 
 
 def test_nan_is_told_before_sums(rng):
-    table, _ = members_of(rng, [1.0, 1.0])
+    table, _ = member_predictions([1.0, 1.0])
     table[2, 0] = 0.9
     table[200, 1, 0] = np.nan
     with pytest.raises(ValueError, match="NaN from member 1 in 1 row: 200"):
@@ -57,7 +50,7 @@ def test_nan_is_told_before_sums(rng):
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3], [1, 2, 0, 3], [3, 2, 1, 0]])
 def test_shuffled_columns_are_told_by_member_and_row(rng, order):
-    table, y = members_of(rng, [2.5, 1.0, 2.5], n=800, num_classes=4)
+    table, y = member_predictions([2.5, 1.0, 2.5], n=800, num_classes=4)
     checks.check_class_order(table, y)
     table[:, 2] = table[:, 2][:, order]
     k = next(k for k in range(4) if order[k] != k)
@@ -83,7 +76,7 @@ def test_poor_members_are_not_taken_for_shuffled_ones(rng):
 
 
 def test_two_exchanged_classes_of_a_hundred_are_found(rng):
-    table, y = members_of(rng, [4.0], n=10000, num_classes=100)
+    table, y = member_predictions([4.0], n=10000, num_classes=100)
     checks.check_class_order(table, y)
     table[:, 0, [17, 42]] = table[:, 0, [42, 17]]
     with pytest.raises(ValueError, match="where `y` is 17, as in row 17, it gives class 42"):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners.calibration import calibrated, fit_temperature, fit_temperatures
-from ensemble_keras.combiners.choice import check_combiners, choose, try_combiner
+from ensemble_keras.combiners.choice import check_combiners, choose, describe_members, try_combiner
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import fit_combiner
 from ensemble_keras.combiners.views import views_of
@@ -22,6 +22,7 @@ from ensemble_keras.evaluation.leaderboard import leaderboard, verdict
 from ensemble_keras.evaluation.validation import validate
 from ensemble_keras.features.extraction import Extraction, extract
 from ensemble_keras.features.views import Views
+from ensemble_keras.measures.macs import count_macs
 from ensemble_keras.measures.metrics import metric_summary
 from ensemble_keras.members.fitting import check_unfreezing, fit_frozen_member, fit_trained_member
 from ensemble_keras.members.settings import Training
@@ -181,8 +182,17 @@ def _join(plan, members, skipped, folds, leaks):
     predictions = out_of_fold if temperatures is None else calibrated(out_of_fold, temperatures)
     arguments = {"class_weight": plan.class_weight, "seed": plan.seed}
     features = [member.features for member in members]
+    skills = np.mean(out_of_fold.argmax(axis=2) == y[:, None], axis=0)
     candidates = [
-        try_combiner(name, layer, predictions, y, folds, features=features, **arguments)
+        try_combiner(
+            name,
+            describe_members(layer, [member.model for member in members], skills),
+            predictions,
+            y,
+            folds,
+            features=features,
+            **arguments,
+        )
         for name, layer in plan.combiners.items()
     ]
     chosen = choose(candidates, y, groups=groups, seed=plan.seed)
@@ -227,7 +237,13 @@ def _calibration(chosen, temperatures, y):
 
 
 def _costs(members):
-    return {"parameters": {member.name: member.model.count_params() for member in members}}
+    """Parameters and multiply-accumulates by member; the latter `None` where those of a layer are not known."""
+    counts = {member.name: count_macs(member.model) for member in members}
+    known = not any(count.unknown for count in counts.values())
+    return {
+        "parameters": {name: count.parameters for name, count in counts.items()},
+        "macs": {name: count.total for name, count in counts.items()} if known else None,
+    }
 
 
 def _card(plan, members, chosen, combiner, sentence, leaks, validation, calibration):

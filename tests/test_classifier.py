@@ -159,6 +159,7 @@ def test_auto_leaves_out_what_adds_nothing(data, tmp_path):
         "best_member",
         "concatenate",
         "stacking",
+        "gated",
         "auto",
     ],
 )
@@ -172,7 +173,7 @@ def test_every_combiner_makes_one_model(data, combiner, tmp_path):
     assert card["class_names"] == NAMES.tolist()
     tried = fitted.leaderboard_[fitted.leaderboard_["kind"] == "ensemble"]
     assert tried["chosen"].sum() == 1
-    assert len(tried) == (6 if combiner == "auto" else 1)
+    assert len(tried) == (7 if combiner == "auto" else 1)
 
 
 @pytest.mark.parametrize("combiner", ["soft_voting", "stacking", "concatenate"])

@@ -12,9 +12,11 @@ from ensemble_keras._validation import suggest
 from ensemble_keras.combiners.concatenation import ConcatenateDense
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import combine, fit_combiner, fit_out_of_fold
+from ensemble_keras.combiners.gating import ArchitectureGate
 from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
 from ensemble_keras.combiners.weighting import with_weights
+from ensemble_keras.measures.architecture import describe_architecture
 from ensemble_keras.measures.significance import compare
 
 _MAKERS = {
@@ -26,9 +28,10 @@ _MAKERS = {
     "geometric_voting": lambda num_classes: GeometricVoting(),
     "stacking": StackedMetaLearner,
     "concatenate": ConcatenateDense,
+    "gated": lambda num_classes: ArchitectureGate(None),
 }
 # What "auto" compares, the simplest first.
-_COMPARED = ("best_member", "soft_voting", "weighted_voting", "greedy", "stacking", "concatenate")
+_COMPARED = ("best_member", "soft_voting", "weighted_voting", "greedy", "stacking", "concatenate", "gated")
 
 
 @dataclasses.dataclass
@@ -94,7 +97,7 @@ def check_combiners(combiners, widths, num_classes):
     members = [_stand_in(name, width, num_classes) for name, width in widths.items()]
     for name, combiner in combiners.items():
         try:
-            build_ensemble(members, _with_something(combiner))
+            build_ensemble(members, _callable(combiner, len(members)))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"The combiner {name!r} does not fit {len(members)} members of {num_classes} classes with features "
@@ -150,14 +153,31 @@ def choose(candidates, y, *, groups=None, seed=0):
     return best
 
 
-def _with_something(combiner):
-    """Returns a copy that can be called: with weights, where they are to be found."""
-    weights = getattr(combiner, "member_weights", None)
-    return (
-        with_weights(combiner, None)
-        if isinstance(weights, str)
-        else type(combiner).from_config(combiner.get_config())
-    )
+def describe_members(combiner, members, skills):
+    """Returns a gate that has no descriptors with those of the members; any other combiner as it is.
+
+    Args:
+        combiner: A combiner layer.
+        members: List of `keras.Model`s.
+        skills: List of floats, their out-of-fold accuracies.
+    """
+    if not _lacks_descriptors(combiner):
+        return combiner
+    described = [describe_architecture(m, skill=skill) for m, skill in zip(members, skills, strict=True)]
+    return combiner.with_descriptors(described)
+
+
+def _lacks_descriptors(combiner):
+    return isinstance(combiner, ArchitectureGate) and combiner.descriptors is None
+
+
+def _callable(combiner, members):
+    """Returns a copy that can be called: with weights and descriptors, where these are still to be found."""
+    if _lacks_descriptors(combiner):
+        return combiner.with_descriptors([{"skill": 1.0}] * members)
+    if isinstance(getattr(combiner, "member_weights", None), str):
+        return with_weights(combiner, None)
+    return type(combiner).from_config(combiner.get_config())
 
 
 def _several(combiners, num_classes):

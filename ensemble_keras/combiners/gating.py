@@ -35,7 +35,7 @@ class ArchitectureGate(base.Combiner):
 
     Args:
         descriptors: List of dicts from name to number, one per member, all with the same names, such as
-            `describe_architecture` gives.
+            `describe_architecture` gives. `None`: `EnsembleClassifier` describes its members.
         units: Widths of the hidden layers (ReLU) of the network. Defaults to `(16,)`.
 
     Raises:
@@ -52,7 +52,7 @@ class ArchitectureGate(base.Combiner):
 
     def __init__(self, descriptors, units=(16,), **kwargs):
         super().__init__(**kwargs)
-        self.descriptors = _check_descriptors(descriptors)
+        self.descriptors = None if descriptors is None else _check_descriptors(descriptors)
         self.units = tuple(int(width) for width in units)
         if any(width < 1 for width in self.units):
             raise ValueError(f"`units` must be widths of at least 1. Received: {self.units}.")
@@ -73,10 +73,10 @@ class ArchitectureGate(base.Combiner):
     def call(self, predictions):
         """Returns the mixture of a list of probabilities, one tensor per member."""
         predictions = [base.as_probabilities(p) for p in predictions]
-        if len(predictions) != len(self.descriptors):
+        if len(predictions) != len(self.descriptors or ()):
             raise ValueError(
                 f"Expected one prediction per descriptor. Received: {len(predictions)} members for "
-                f"{len(self.descriptors)} descriptors."
+                f"{len(self.descriptors or ())} descriptors."
             )
         scores = [self._score(x) for x in self.seen(predictions)]
         weights = ops.softmax(ops.concatenate(scores, axis=-1), axis=-1)
@@ -89,7 +89,7 @@ class ArchitectureGate(base.Combiner):
         Args:
             descriptors: As in the constructor, with the same names.
         """
-        if [sorted(d) for d in descriptors[:1]] != [sorted(self.descriptors[0])]:
+        if self.built and [sorted(d) for d in descriptors[:1]] != [sorted(self.descriptors[0])]:
             raise ValueError(
                 f"`descriptors` must have the names {sorted(self.descriptors[0])}. Received: {descriptors}."
             )

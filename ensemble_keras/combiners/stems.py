@@ -12,9 +12,9 @@ def call_members(members, nested, takes, *, share=True):
     A stem is what a member does up to its layer `"features"`. Members have the same one if its layers are the same
     objects, as those of two heads on one backbone are, or copies of equal architecture and weights.
 
-    The heads stay apart, for they cannot be joined exactly: a mean of softmax outputs is no dense layer, nor is one of
-    their logarithms, where probabilities below 1e-7 count as 1e-7. The heads of a frozen member's folds are one dense
-    layer already, whose kernel is the mean of theirs (`solve_linear_head`).
+    The heads stay apart, for they cannot be joined exactly: a mean of softmax outputs is no dense layer, nor is one
+    of their logarithms, where probabilities below 1e-7 count as 1e-7. The heads of a frozen member's folds are one
+    dense layer already, whose kernel is the mean of theirs (`solve_linear_head`).
 
     Args:
         members: List of `keras.Model`s with unique names.

@@ -1,6 +1,7 @@
 """Augmentation: named policies of Keras' own image layers, for the training path only, seeded and on any backend."""
 
 import json
+import re
 import warnings
 
 import keras
@@ -30,6 +31,24 @@ _OPERATIONS = {
     "mixup": (keras.layers.MixUp, {"alpha": 0.2}),
     "cutmix": (keras.layers.CutMix, {"factor": 1.0}),
 }
+
+# Operation -> the arguments that its strength multiplies; a flip has none, and CutMix takes boxes of all sizes.
+_SCALED = {
+    "rotation": ("factor",),
+    "blur": ("sigma",),
+    "flip": (),
+    "crop": ("height_factor", "width_factor"),
+    "zoom": ("height_factor",),
+    "brightness": ("factor",),
+    "contrast": ("factor",),
+    "erasing": ("scale",),
+    "randaugment": ("factor",),
+    "mixup": ("alpha",),
+    "cutmix": (),
+}
+# So far all arguments stay within what their layers take.
+_STRONGEST = 2.0
+_WITH_STRENGTH = re.compile(r"\s*([^\s(]+)\s*(?:\(\s*strength\s*=\s*(\S+?)\s*\)\s*)?")
 
 # Policy -> operations, each a name or a name with other arguments than above.
 _POLICIES = {
@@ -84,8 +103,9 @@ def build_augmentation(policy, *, seed=0):
             rotation and shift, brightness, contrast, light blur; nothing swaps left and right); `"cifar"` (shifts
             by up to an eighth of a side and horizontal flips); `"strong"` (those, RandAugment, MixUp and CutMix). A
             single operation: `"rotation"`, `"blur"`, `"flip"`, `"crop"`, `"zoom"`, `"brightness"`, `"contrast"`,
-            `"erasing"`, `"randaugment"`, `"mixup"`, `"cutmix"`. A Keras layer from images in `[0, 255]` to such
-            images of the same shape. A list of any of these, applied in order. Or `None`, the same as `"none"`.
+            `"erasing"`, `"randaugment"`, `"mixup"`, `"cutmix"`. Either with a strength, `"light(strength=0.5)"`, in
+            (0, 2]: what it turns, shifts, blurs or mixes by is so many times as much, 1 as it stands. A Keras layer
+            from images in `[0, 255]` to such images of the same shape. A list of any of these, applied in order. Or `None`, the same as `"none"`.
         seed: Int, 0 or above. Every layer draws from a random state of its own, which depends on it and the layer's
             place in the list; a layer that was given with a seed keeps its own. Defaults to 0.
 
@@ -93,7 +113,8 @@ def build_augmentation(policy, *, seed=0):
         An `Augmentation`, or `None` where nothing is to be changed.
 
     Raises:
-        ValueError: If a name is unknown, or something else than names and Keras layers was given.
+        ValueError: If a name is unknown, a strength out of its range, or something else than names and Keras layers
+            was given.
 
     Example:
 
@@ -126,6 +147,18 @@ def augmentation_config(policy):
         }
         for kind, config in _parts_of(policy)
     ]
+
+
+def has_strength(policy):
+    """Returns whether a policy, or single operation, of this name does more at a higher strength.
+
+    Example:
+
+    >>> [has_strength(name) for name in ("light", "flip", "none", "light(strength=0.5)")]
+    [True, False, False, False]
+    """
+    name, strength = _read(policy)
+    return strength is None and any(_SCALED[_name_of(part)] for part in _POLICIES.get(name, (name,)))
 
 
 class Augmentation(keras.layers.Layer):
@@ -225,20 +258,47 @@ def _parts_of(policy):
     return [(type(policy), config)]
 
 
-def _named(name):
-    lower = name.lower()
-    if lower not in _POLICIES and lower not in _OPERATIONS:
+def _named(text):
+    name, strength = _read(text)
+    parts = _POLICIES.get(name, (name,))
+    return [_operation(*((part,) if isinstance(part, str) else part), strength=strength) for part in parts]
+
+
+def _read(text):
+    """Returns the name of a policy or an operation, and the strength that its text gives, or `None`."""
+    form = _WITH_STRENGTH.fullmatch(text)
+    name = form[1].lower() if form else None
+    if name not in _POLICIES and name not in _OPERATIONS:
         raise ValueError(
-            f"Unknown augmentation {name!r}.{suggest(name, list_augmentations())} See list_augmentations()."
+            f"Unknown augmentation {text!r}.{suggest(form[1] if form else text, list_augmentations())} See "
+            "list_augmentations(). A strength is given as in 'light(strength=0.5)'."
         )
-    parts = _POLICIES.get(lower, (lower,))
-    return [_operation(*((part,) if isinstance(part, str) else part)) for part in parts]
+    return name, None if form[2] is None else _strength(form[2])
 
 
-def _operation(name, changes=()):
+def _strength(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not 0 < value <= _STRONGEST:
+        raise ValueError(
+            f"The strength of an augmentation must be above 0, at most {_STRONGEST:g}. Received: {text}."
+        )
+    return value
+
+
+def _name_of(part):
+    return part if isinstance(part, str) else part[0]
+
+
+def _operation(name, changes=(), strength=None):
     kind, arguments = _OPERATIONS[name]
+    arguments = arguments | dict(changes)
+    if strength is not None:
+        arguments |= {key: (np.asarray(arguments[key]) * strength).tolist() for key in _SCALED[name]}
     # Seeded, since without a seed Keras draws one from Python's global random state.
-    return kind, {**kind(**arguments | dict(changes), seed=0).get_config(), "seed": None}
+    return kind, {**kind(**arguments, seed=0).get_config(), "seed": None}
 
 
 def _built(kind, config, seeds):

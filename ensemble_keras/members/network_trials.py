@@ -72,7 +72,7 @@ class NetworkTrials:
         trainer = Trainer(
             network,
             self.settings_of(values),
-            augmentation=values["augmentation"],
+            augmentation=augmentation_of(values),
             class_weight=self._class_weight,
             seed=self._seed,
             verbose=verbose,
@@ -85,6 +85,12 @@ class NetworkTrials:
         """The figures of a network that gives all classes alike: what a trial counts as that trained for no epoch."""
         chance = 1 / self._num_classes
         return {"val_loss": float(-np.log(chance)), "val_accuracy": chance, "val_auc": 0.5}
+
+
+def augmentation_of(values):
+    """Returns the augmentation of a trial, with its strength where it has one of its own."""
+    strength = values.get("augmentation_strength")
+    return values["augmentation"] if strength is None else f"{values['augmentation']}(strength={strength!r})"
 
 
 def _curve(result):

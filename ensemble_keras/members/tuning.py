@@ -72,8 +72,8 @@ def tune_member(
     them. `head` (`"linear"`, or `"mlp"` with `units`), `epochs`, `batch_size`, `learning_rate`, `weight_decay` and
     `dropout` are searched. The linear head that is solved to its optimum competes as trial 0; where no trial beats
     it, it is the member's. A backbone without pretrained weights is trained end to end in every trial:
-    `learning_rate`, `weight_decay`, `batch_size`, `dropout` and `augmentation` are searched, and any other field of
-    `Training` that is given in `hyperparameters`.
+    `learning_rate`, `weight_decay`, `batch_size`, `dropout`, `augmentation` and `augmentation_strength` (see
+    `build_augmentation`) are searched, and any other field of `Training` that is given in `hyperparameters`.
 
     The figure of the best of many trials is too good: it was chosen by these very images. Judge the member by others.
 

@@ -4,7 +4,7 @@ import keras_tuner
 import numpy as np
 
 from ensemble_keras._validation import check_choice, suggest
-from ensemble_keras.data.augmentation import augmentation_config
+from ensemble_keras.data.augmentation import augmentation_config, has_strength
 from ensemble_keras.members.member import HEADS
 from ensemble_keras.members.settings import LOSSES, Training
 
@@ -24,6 +24,7 @@ TRAINING_SPACE = {
     "batch_size": [16, 32, 64, 128],
     "dropout": (0.0, 0.5),
     "augmentation": ["none", "light", "medical", "cifar", "strong"],
+    "augmentation_strength": (0.25, 2.0),
 }
 # Settings of end-to-end training that are tuned where the user gives values.
 _FURTHER = ("epochs", "optimizer", "warmup_epochs", "loss", "label_smoothing", "global_clipnorm", "ema_momentum")
@@ -54,6 +55,13 @@ def search_space(hyperparameters, *, end_to_end):
         if "units" in given:
             raise ValueError(f"`units` belong to head='mlp'. Received: units, and head={space['head']}.")
         del space["units"]
+    if "augmentation_strength" in space and not any(map(has_strength, space["augmentation"])):
+        if "augmentation_strength" in given:
+            raise ValueError(
+                "`augmentation_strength` is of policies and operations without one in their text; flips and CutMix "
+                f"have none. Received: augmentation={space['augmentation']}."
+            )
+        del space["augmentation_strength"]
     return space
 
 
@@ -61,7 +69,7 @@ def keras_tuner_space(space):
     """Returns `keras_tuner.HyperParameters` that declare the space, all of it at once."""
     declared = keras_tuner.HyperParameters()
     for name, values in space.items():
-        options = {"parent_name": "head", "parent_values": ["mlp"]} if name == "units" else {}
+        options = _condition(name, space)
         if isinstance(values, list):
             # A single choice is no dimension of the search.
             if len(values) == 1:
@@ -72,6 +80,15 @@ def keras_tuner_space(space):
         kind = declared.Int if name in _INTS else declared.Float
         kind(name, *values, sampling="log" if name in _LOGARITHMIC else "linear", **options)
     return declared
+
+
+def _condition(name, space):
+    """Returns where a hyperparameter plays a part, as KerasTuner's arguments; `{}`: everywhere."""
+    if name == "units":
+        return {"parent_name": "head", "parent_values": ["mlp"]}
+    if name == "augmentation_strength":
+        return {"parent_name": "augmentation", "parent_values": list(filter(has_strength, space["augmentation"]))}
+    return {}
 
 
 def _checked(name, values, known):
@@ -113,7 +130,9 @@ def _converted(name, value):
         raise ValueError(f"`units` must be at least 1. Received: {value}.")
     if name == "dropout" and not 0 <= value < 1:
         raise ValueError(f"`dropout` must be in [0, 1). Received: {value}.")
-    if name not in ("units", "dropout"):
+    if name == "augmentation_strength":
+        augmentation_config(f"light(strength={value!r})")
+    elif name not in ("units", "dropout"):
         # The settings know their own ranges; the epochs must only be enough for any warm-up.
         Training(**{"epochs": max(1, int(value) + 1), name: value})
     return value

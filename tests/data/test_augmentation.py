@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from ensemble_keras.data.augmentation import augmentation_config, build_augmentation, list_augmentations
+from ensemble_keras.data.augmentation import augmentation_config, build_augmentation, has_strength, list_augmentations
 from ensemble_keras.data.rand_augment import RandAugment
 
 # On JAX every new operation takes its time to compile.
@@ -81,6 +81,50 @@ def test_keras_layers_are_taken_by_their_config(kind, images):
     first, second = (augmented(layer, images[:2], seed=1)["images"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.shape == (2, 32, 32, 3)
+
+
+@pytest.mark.parametrize("name", list_augmentations())
+def test_a_strength_of_1_is_the_policy_as_it_stands(name):
+    assert augmentation_config(f"{name}(strength=1)") == augmentation_config(name)
+    for strength in ("0.01", "0.5", "2"):
+        build_augmentation(f"{name}(strength={strength})")
+        assert (augmentation_config(f"{name}(strength={strength})") != augmentation_config(name)) == has_strength(
+            name
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("rotation", "factor"), ("crop", "width_factor"), ("contrast", "factor")]
+)
+def test_a_strength_multiplies_what_an_operation_does(name, argument):
+    (plain,), (double,) = (augmentation_config(text) for text in (name, f" {name.upper()} ( strength = 2.0 ) "))
+    np.testing.assert_allclose(double["config"][argument], 2 * np.asarray(plain["config"][argument]))
+    other = [{k: v for k, v in layer["config"].items() if "factor" not in k} for layer in (plain, double)]
+    assert other[0] == other[1]
+
+
+def test_images_change_more_at_a_higher_strength(images):
+    weak, plain, strong = (
+        np.abs(augmented(f"brightness(strength={s})", images // 2 + 64)["images"] - (images // 2 + 64.0)).mean()
+        for s in (0.01, 1, 2)
+    )
+    assert 0 < weak < 0.02 * plain
+    assert strong == pytest.approx(2 * plain, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("light(strength=0)", "The strength of an augmentation must be above 0, at most 2. Received: 0"),
+        ("light(strength=2.1)", "must be above 0, at most 2. Received: 2.1"),
+        ("light(strength=much)", "must be above 0, at most 2. Received: much"),
+        ("light(strong=1)", r"Unknown augmentation 'light\(strong=1\)'.*given as in 'light\(strength=0.5\)'"),
+        ("lihgt(strength=1)", "Unknown augmentation.*Did you mean 'light'"),
+    ],
+)
+def test_a_strength_out_of_its_range_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        build_augmentation(text)
 
 
 @pytest.mark.slow

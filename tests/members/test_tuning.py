@@ -186,6 +186,20 @@ def test_a_whole_network_is_tuned_where_it_has_no_pretrained_weights(data, tmp_p
         np.testing.assert_array_equal(a, b)
 
 
+def test_trials_differ_in_the_strength_of_their_augmentation(data, monkeypatch):
+    seen, init = [], network_trials.Trainer.__init__
+    monkeypatch.setattr(
+        network_trials.Trainer, "__init__", lambda *a, **k: seen.append(k["augmentation"]) or init(*a, **k)
+    )
+    given = {"augmentation": ["brightness"], "augmentation_strength": (0.5, 1.5), "batch_size": [32]}
+    options = {"hyperparameters": given, "image_size": 16, "settings": ek.Training(epochs=1), "max_trials": 2}
+    tuned = tune(data, NETWORK, **options)
+    strengths = tuned.trials.sort_values("trial")["augmentation_strength"].tolist()
+    assert 0.5 <= min(strengths) < max(strengths) <= 1.5
+    best = tuned.hyperparameters["augmentation_strength"]
+    assert seen == [f"brightness(strength={strength!r})" for strength in (*strengths, best)]
+
+
 @pytest.mark.slow
 def test_networks_of_one_seed_are_equal_in_every_trial_and_learn(data):
     given = {"augmentation": ["none"], "learning_rate": (0.02, 0.05), "batch_size": [16], "dropout": [0.0]}

@@ -49,6 +49,18 @@ def test_keras_tuner_knows_the_whole_space_and_its_conditions():
     assert sampling == {"epochs": "log", "learning_rate": "log", "weight_decay": "log"}
 
 
+def test_a_strength_is_searched_where_the_augmentation_has_one():
+    given = {"augmentation": ["none", "light", "flip", "zoom(strength=0.5)", "cifar"]}
+    declared = {hp.name: hp for hp in keras_tuner_space(search_space(given, end_to_end=True)).space}
+    strength = declared["augmentation_strength"]
+    assert (strength.min_value, strength.max_value) == TRAINING_SPACE["augmentation_strength"]
+    assert [(condition.name, condition.values) for condition in strength.conditions] == [
+        ("augmentation", ["light", "cifar"])
+    ]
+    for without in (["none"], ["flip", "light(strength=0.5)"]):
+        assert "augmentation_strength" not in search_space({"augmentation": without}, end_to_end=True)
+
+
 @pytest.mark.parametrize(
     ("given", "end_to_end", "message"),
     [
@@ -76,6 +88,12 @@ def test_keras_tuner_knows_the_whole_space_and_its_conditions():
         ({"augmentation": ["lihgt"]}, True, r"Unknown augmentation 'lihgt'\. Did you mean 'light'\?"),
         ({"augmentation": [["flip"]]}, True, r"`augmentation` must be given by name. Received: \['flip'\]"),
         ({"optimizer": ["adamww"]}, True, r"Unknown optimizer 'adamww'\. Did you mean 'adamw'\?"),
+        ({"augmentation_strength": (0, 1)}, True, "strength of an augmentation must be above 0, at most 2"),
+        (
+            {"augmentation_strength": [1], "augmentation": ["flip"]},
+            True,
+            r"flips and CutMix have none. Received: augmentation=\['flip'\]",
+        ),
         ({"loss": ["square"]}, True, "`loss` must be one of 'crossentropy', 'focal'"),
         ({"label_smoothing": (0, 1)}, True, r"`label_smoothing` must be in \[0, 1\)"),
     ],

@@ -43,6 +43,8 @@ _HOME = {
     "compare": "measures.significance",
     "count_macs": "measures.macs",
     "MacCount": "measures.macs",
+    "measure_latency": "measures.cost",
+    "member_costs": "measures.cost",
     "describe_architecture": "measures.architecture",
     "expected_calibration_error": "measures.calibration",
     "diversity": "measures.diversity",

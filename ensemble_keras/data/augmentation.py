@@ -105,7 +105,8 @@ def build_augmentation(policy, *, seed=0):
             single operation: `"rotation"`, `"blur"`, `"flip"`, `"crop"`, `"zoom"`, `"brightness"`, `"contrast"`,
             `"erasing"`, `"randaugment"`, `"mixup"`, `"cutmix"`. Either with a strength, `"light(strength=0.5)"`, in
             (0, 2]: what it turns, shifts, blurs or mixes by is so many times as much, 1 as it stands. A Keras layer
-            from images in `[0, 255]` to such images of the same shape. A list of any of these, applied in order. Or `None`, the same as `"none"`.
+            from images in `[0, 255]` to such images of the same shape. A list of any of these, applied in
+            order. Or `None`, the same as `"none"`.
         seed: Int, 0 or above. Every layer draws from a random state of its own, which depends on it and the layer's
             place in the list; a layer that was given with a seed keeps its own. Defaults to 0.
 

@@ -74,8 +74,8 @@ def ablation(changes, train, test, *, base=None, mode="cumulative", directory=No
     experiments = [Experiment(arguments, train, classes) for _, _, arguments in rows]
     _check_effects(rows, experiments, mode)
     # One of each kind: names of layers, sizes and weights that are not to be had are found before the long work.
-    for experiment in {experiment.structure: experiment for experiment in experiments}.values():
-        experiment.check()
+    kinds = {experiment.structure: experiment for experiment in experiments}
+    networks = {structure: experiment.check() for structure, experiment in kinds.items()}
     data = {"train": train.fingerprint(), "test": test.fingerprint(), "seed": seed}
     options = {
         "store": None if directory is None else pathlib.Path(directory) / "features.sqlite",
@@ -91,6 +91,7 @@ def ablation(changes, train, test, *, base=None, mode="cumulative", directory=No
         results = []
         for number, ((name, _, _), experiment) in enumerate(zip(rows, experiments, strict=True), start=1):
             unit, depends_on = f"ablation {experiment.label}", {**data, **experiment.depends_on}
+            depends_on["network"] = networks[experiment.structure]
             own = {"checkpoint": run.checkpoint(unit, depends_on), "name": f"row {number} of {len(rows)}, {name}"}
 
             def compute(experiment=experiment, own=own):

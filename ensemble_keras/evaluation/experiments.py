@@ -12,11 +12,10 @@ from ensemble_keras import memory
 from ensemble_keras._validation import check_choice, check_image_size, suggest
 from ensemble_keras.backbones.registry import backbone_label, build_backbone, default_size, has_pretrained_weights
 from ensemble_keras.backbones.weights import is_weights_file
-from ensemble_keras.data.augmentation import augmentation_config
 from ensemble_keras.data.labels import class_weights
 from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.features.extraction import extract, predict
-from ensemble_keras.features.keys import model_fingerprint
+from ensemble_keras.features.keys import architecture_fingerprint, augmentation_key, model_fingerprint
 from ensemble_keras.members.head_fitting import solve_head
 from ensemble_keras.members.initialisation import reinitialised, set_state
 from ensemble_keras.members.member import HEADS, backbone_of, build_member
@@ -108,7 +107,7 @@ class Experiment:
         fine_tuning = FineTuning(**settings)
         training = Training(**{name: value for name, value in settings.items() if name in _OF_TRAINING})
         self._settings = fine_tuning if pretrained else training
-        self.depends_on = self._describe(augmentation_config(self._augmentation))
+        self.depends_on = self._describe(augmentation_key(self._augmentation))
 
     def _describe(self, augmentation):
         resized = self._resizing["resize_to"] not in (None, self.image_size)
@@ -143,10 +142,21 @@ class Experiment:
         return repr([self.depends_on[name] for name in names] + [getattr(self._settings, "unfreeze", None)])
 
     def check(self):
-        """Builds the network; raises `ValueError` or `OSError` where it cannot be built or unfrozen as asked for."""
+        """Builds the network.
+
+        Returns:
+            A fingerprint of its backbone as it is built now: what a name stands for changes with `register_backbone`
+            and with a weights file.
+
+        Raises:
+            ValueError: If it cannot be built or unfrozen as asked for.
+            OSError: If its weights are not to be had.
+        """
         member = self._build()
         if self._kind != "frozen":
             self._trainer(member)
+        fingerprint = architecture_fingerprint if self._kind == "scratch" else model_fingerprint
+        return fingerprint(backbone_of(member))
 
     def _build(self):
         trunk = build_backbone(

@@ -6,6 +6,7 @@ import inspect
 import keras
 import numpy as np
 
+from ensemble_keras.data.augmentation import augmentation_config, build_augmentation
 from ensemble_keras.runs import fingerprint
 
 
@@ -16,9 +17,23 @@ def architecture_fingerprint(model):
     that are not Keras' own the source counts, too, where Python has it: an edited `call` leaves the config as it was.
     """
     described = _anonymous_layer(keras.saving.serialize_keras_object(model), "model")
-    sources = _own_sources(model)
+    sources = _own_sources(model._flatten_layers())
     # Left out where there are none: most networks are made of Keras' layers.
     return fingerprint({"model": described, "sources": sources} if sources else described)
+
+
+def augmentation_key(policy):
+    """Returns JSON values that determine what an augmentation does, but for the seed; `[]` for none.
+
+    Those of `augmentation_config`, and, as in `architecture_fingerprint`, sources of layers that are not Keras' own.
+
+    Args:
+        policy: As in `build_augmentation`.
+    """
+    config, augmentation = augmentation_config(policy), build_augmentation(policy)
+    layers = [] if augmentation is None else augmentation.layers
+    sources = _own_sources([part for layer in layers for part in layer._flatten_layers()])
+    return [*config, {"sources": fingerprint(sources)}] if sources else config
 
 
 def model_fingerprint(model):
@@ -120,9 +135,8 @@ def _renamed_ends(value, places):
     return [_renamed_ends(part, places) for part in value]
 
 
-def _own_sources(model):
+def _own_sources(layers):
     """Returns the sources of the classes of layers that are not Keras' own, and of functions that layers hold."""
-    layers = model._flatten_layers()
     found = {kind for layer in layers for kind in type(layer).__mro__}
     found |= {value for layer in layers for value in vars(layer).values() if inspect.isfunction(value)}
     # What every Keras model is made of: the backend's classes are among them.

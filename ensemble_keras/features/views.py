@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from ensemble_keras.data.augmentation import augmentation_config, build_augmentation
+from ensemble_keras.features.keys import augmentation_key
 
 
 class Views:
@@ -32,7 +33,7 @@ class Views:
                 "MixUp and CutMix mix an image with others of its batch, and a view is of one image alone. "
                 f"Received: {policy!r}. Take a policy without them, such as 'light' or 'medical'."
             )
-        self.count, self._seed, self._config = count, seed, augmentation_config(policy)
+        self.count, self._seed, self._config = count, seed, augmentation_key(policy)
         self._model = _OneByOne(augmentation)
 
     def key(self, view):

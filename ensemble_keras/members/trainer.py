@@ -7,11 +7,12 @@ import keras
 import numpy as np
 
 from ensemble_keras import memory
-from ensemble_keras.data.augmentation import augmentation_config, build_augmentation
+from ensemble_keras.data.augmentation import build_augmentation
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.data.sampling import resampled
 from ensemble_keras.data.splits import make_folds, together, train_test_indices
 from ensemble_keras.devices import data_parallel, resolve_devices
+from ensemble_keras.features.keys import augmentation_key
 from ensemble_keras.members.settings import FineTuning
 from ensemble_keras.members.training import Trainee, train
 from ensemble_keras.members.unfreezing import Activations, split_where_training_starts, unfrozen
@@ -70,7 +71,7 @@ class Trainer:
         """Returns what the result depends on besides network, images and seed, as JSON values."""
         return {
             "settings": self.settings.config(),
-            "augmentation": augmentation_config(self.augmentation),
+            "augmentation": augmentation_key(self.augmentation),
             "class_weight": self.class_weight,
             "sampling": self.sampling,
         }

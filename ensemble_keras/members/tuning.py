@@ -11,7 +11,13 @@ import pandas as pd
 from ensemble_keras import runs
 from ensemble_keras._progress import progress_bar
 from ensemble_keras._validation import check_choice, check_image_size
-from ensemble_keras.backbones.registry import backbone_label, build_backbone, default_size, has_pretrained_weights
+from ensemble_keras.backbones.registry import (
+    backbone_label,
+    build_backbone,
+    check_pretrained,
+    default_size,
+    has_pretrained_weights,
+)
 from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices
 from ensemble_keras.data.splits import make_folds, train_test_indices
@@ -116,6 +122,7 @@ def tune_member(
     >>> len(tuned.trials), tuned.member.output_shape
     (4, (None, 2))
     """
+    check_pretrained(backbone, weights)
     frozen = has_pretrained_weights(backbone, weights)
     space = search_space(hyperparameters, end_to_end=not frozen)
     check_choice("tuner", tuner, TUNERS)

@@ -41,7 +41,8 @@ class HeadTarget:
         self.run = self._trials.run
         self.depends_on = {
             "features": array_digest(features),
-            "y": array_digest(dataset.labels),
+            # Groups and identical images, too, settle the folds of the solved head.
+            "data": dataset.fingerprint(),
             "parts": _digests_of(parts),
             **options,
         }

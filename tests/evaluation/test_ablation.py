@@ -8,6 +8,7 @@ from sklearn.metrics import f1_score
 from synthetic import pictures, random_backbone
 
 import ensemble_keras as ek
+from ensemble_keras.backbones import registry
 from ensemble_keras.evaluation import ablation as ablation_module
 from ensemble_keras.evaluation import experiments
 from ensemble_keras.evaluation.ablation import AblationResult
@@ -79,6 +80,23 @@ def test_finished_rows_are_not_computed_again(finished, data, runs_of):
     assert len(runs_of) == 1
     shared = [name for name in result.table if name not in CHANGES]
     assert longer.table[shared].iloc[:3].equals(result.table[shared])
+
+
+def test_a_backbone_that_was_registered_anew_is_trained_anew(data, tmp_path, runs_of, monkeypatch):
+    def builder(width):
+        def own(input_shape):
+            images = keras.Input(input_shape)
+            return keras.Model(images, keras.layers.Conv2D(width, 3)(images))
+
+        return own
+
+    monkeypatch.setattr(registry, "_BACKBONES", dict(registry._BACKBONES))
+    for width, count in ((2, 2), (2, 2), (3, 4)):
+        # The same function by its name, as after an edit.
+        ek.register_backbone("Own", builder(width), preprocessing="unit", default_size=16, weights=())
+        base = {**BASE, "backbone": "Own", "epochs": 1}
+        ek.ablation({"flip": {"augmentation": "+flip"}}, *data, base=base, directory=tmp_path, verbose=0)
+        assert len(runs_of) == count
 
 
 def test_one_left_out_shares_its_rows_with_the_other_table(finished, data, runs_of):

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 import ensemble_keras as ek
+from ensemble_keras.data.augmentation import augmentation_config
 from ensemble_keras.data.decoding import BadImagesError
 from ensemble_keras.features import extraction
-from ensemble_keras.features.keys import architecture_fingerprint, model_fingerprint
+from ensemble_keras.features.keys import architecture_fingerprint, augmentation_key, model_fingerprint
 
 
 def small_backbone(name="small", units=5, seed=0):
@@ -194,7 +195,10 @@ def test_the_fingerprint_knows_which_layer_is_joined_to_which():
     assert joined(False, ["a", "b", "c"]) != joined(True, ["a", "b", "c"])
 
 
-def test_an_edited_layer_of_ones_own_has_another_fingerprint(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "key", [lambda layer: architecture_fingerprint(network(layer)), augmentation_key], ids=["network", "augmentation"]
+)
+def test_an_edited_layer_of_ones_own_has_another_key(key, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = []
     for factor in (2, 2, 3):
@@ -202,9 +206,14 @@ def test_an_edited_layer_of_ones_own_has_another_fingerprint(tmp_path, monkeypat
         (tmp_path / "edited_layer.py").write_text("import keras\n\n" + source)
         monkeypatch.delitem(sys.modules, "edited_layer", raising=False)
         importlib.invalidate_caches()
-        found.append(architecture_fingerprint(network(importlib.import_module("edited_layer").Scaled())))
+        found.append(key(importlib.import_module("edited_layer").Scaled()))
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
     assert found[0] == found[1] != found[2]
+
+
+def test_the_key_of_keras_layers_is_their_config():
+    assert augmentation_key("cifar") == augmentation_config("cifar")
+    assert augmentation_key(None) == []
 
 
 def test_the_fingerprint_is_the_same_after_use_and_needs_no_source():

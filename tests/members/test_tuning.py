@@ -242,6 +242,10 @@ def test_a_network_that_does_not_fit_counts_as_one_that_learned_nothing(data, mo
         ({"settings": ek.Training()}, "`settings` are of end-to-end training, and this backbone is frozen"),
         ({"validation_split": 1.5}, "`test_size` must be a share between 0 and 1"),
         ({"cv": 1}, "`cv` must be a number of folds of at least 2"),
+        (
+            {"backbone": "MobileNetV2", "weights": "imagnet"},
+            "MobileNetV2 has no weights 'imagnet', only 'imagenet', and would be trained from scratch",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(data, options, message):

@@ -6,7 +6,7 @@ from scipy import optimize, special
 
 from ensemble_keras.combiners import base
 from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
-from ensemble_keras.measures.predictions import check_class_order, check_predictions, check_y
+from ensemble_keras.measures.predictions import check_class_order, check_predictions, check_sample_weight, check_y
 
 # Beyond these no finite set of images tells anything: where every row is right, the best temperature is 0.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 10.0
@@ -44,7 +44,8 @@ def fit_temperature(probabilities, y, *, sample_weight=None):
     0.7
     """
     p = check_probabilities(probabilities)
-    return _fit(p, check_class_indices(y, p.shape[1], len(p)), sample_weight)
+    y = check_class_indices(y, p.shape[1], len(p))
+    return _fit(p, y, check_sample_weight(sample_weight, len(y)))
 
 
 def fit_temperatures(predictions, y, *, sample_weight=None):
@@ -72,7 +73,8 @@ def fit_temperatures(predictions, y, *, sample_weight=None):
     predictions = check_predictions(predictions)
     y = check_y(y, len(predictions), predictions.shape[2])
     check_class_order(predictions, y)
-    return np.array([_fit(predictions[:, i], y, sample_weight) for i in range(predictions.shape[1])])
+    weights = check_sample_weight(sample_weight, len(y))
+    return np.array([_fit(predictions[:, i], y, weights) for i in range(predictions.shape[1])])
 
 
 def apply_temperature(probabilities, temperature):

@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from ensemble_keras.combiners.scores import LogLoss, score_of
-from ensemble_keras.measures.predictions import check_class_order, check_predictions, check_y
+from ensemble_keras.measures.predictions import check_class_order, check_predictions, check_sample_weight, check_y
 
 # A bag holds at least so many members, or all: half of three is no pool to select from.
 _SMALLEST_BAG = 10
@@ -99,15 +99,7 @@ def checked(predictions, y, sample_weight):
     predictions = check_predictions(predictions)
     y = check_y(y, len(predictions), predictions.shape[2])
     check_class_order(predictions, y)
-    if sample_weight is None:
-        return predictions, y, None
-    weights = np.asarray(sample_weight, "float64")
-    if weights.shape != y.shape or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ValueError(
-            f"`sample_weight` must be {len(y)} finite numbers, none negative, not all 0. "
-            f"Received: shape {weights.shape}."
-        )
-    return predictions, y, weights
+    return predictions, y, check_sample_weight(sample_weight, len(y))
 
 
 class _Picker:
@@ -122,19 +114,25 @@ class _Picker:
         picked, values, totals, ranked = [], [], [score.start for score in self._scores], members
         while len(picked) < self._size:
             candidates = self._candidates(ranked, picked)
-            found = [self._scores[0].of_each(totals[0], candidates, len(picked) + 1, times)]
+            found, best = self._evaluate(totals, candidates, len(picked) + 1, times)
             if not picked:
-                ranked = members[np.argsort(-found[0], kind="stable")]
-            tied = np.flatnonzero(found[0] >= found[0].max() - 1e-12)
-            if len(tied) > 1 and len(totals) > 1:
-                of_tied = self._scores[1].of_each(totals[1], candidates[tied], len(picked) + 1, times)
-                tied = tied[[of_tied.argmax()]]
-            picked.append(candidates[tied[0]])
-            values.append(found[0][tied[0]])
+                ranked = members[np.argsort(-found, kind="stable")]
+            picked.append(candidates[best])
+            values.append(found[best])
             totals = [total + score.parts[picked[-1]] for total, score in zip(totals, self._scores, strict=True)]
         first = min(self._initial, len(picked)) - 1
         best = first + int(np.argmax(values[first:]))
         return picked[: best + 1], values[best]
+
+    def _evaluate(self, totals, candidates, count, times):
+        """Returns the score with each candidate, and the position of the best one."""
+        found = self._scores[0].of_each(totals[0], candidates, count, times)
+        if not np.isfinite(found).all():
+            raise ValueError(f"`metric` must give finite numbers. Received: {found[~np.isfinite(found)][0]}.")
+        tied = np.flatnonzero(found >= found.max() - 1e-12)
+        if len(tied) > 1 and len(totals) > 1:
+            tied = tied[[self._scores[1].of_each(totals[1], candidates[tied], count, times).argmax()]]
+        return found, tied[0]
 
     def _candidates(self, ranked, picked):
         """Returns the members that may come next: those in the budget; of a sorted start, the best of the rest."""
@@ -179,8 +177,11 @@ def _as_weights(picked, count):
 
 
 def _check_costs(costs, max_cost, count):
-    if costs is None and max_cost is not None:
-        raise ValueError(f"`max_cost` needs `costs`, one per member. Received: max_cost={max_cost}, no costs.")
+    if (costs is None) != (max_cost is None):
+        lacking = "costs" if costs is None else "max_cost"
+        raise ValueError(
+            f"A budget needs `costs`, one per member, and `max_cost`, their highest sum. Received: no `{lacking}`."
+        )
     costs = np.zeros(count) if costs is None else check_costs(costs, count)
     limit = np.inf if max_cost is None else float(max_cost)
     if not (costs <= limit).any():

@@ -52,6 +52,18 @@ def check_y(y, n, num_classes):
     return y
 
 
+def check_sample_weight(sample_weight, n):
+    """Returns `None` or a float64 array `(n,)` of numbers of at least 0, not all 0, or raises `ValueError`."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, "float64")
+    if weights.shape != (n,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise ValueError(
+            f"`sample_weight` must be {n} finite numbers, none negative, not all 0. Received: shape {weights.shape}."
+        )
+    return weights
+
+
 def check_class_order(predictions, y):
     """Raises `ValueError` if a member's columns stand in another order than the labels; names member and row.
 

@@ -97,6 +97,9 @@ def test_bad_tables_are_refused(rng):
     with pytest.raises(ValueError, match="a sum other than 1 in 1 row: 3"):
         fit_temperature(np.where(np.arange(100)[:, None] == 3, 0.5, p), y)
     predictions = np.stack([p, p], axis=1)
+    for fit, table in ((fit_temperature, p), (fit_temperatures, predictions)):
+        with pytest.raises(ValueError, match="`sample_weight` must be 100 finite numbers"):
+            fit(table, y, sample_weight=np.zeros(100))
     predictions[3, 1, 0] = np.nan
     with pytest.raises(ValueError, match="NaN from member 1 in 1 row: 3"):
         fit_temperatures(predictions, y)

@@ -3,6 +3,7 @@ import pytest
 from scipy import optimize
 from synthetic import log_loss_of, member_predictions
 
+from ensemble_keras.combiners import mixtures
 from ensemble_keras.combiners.mixtures import convex_weights
 
 
@@ -23,7 +24,8 @@ def test_convex_weights_are_the_minimum_on_the_simplex():
 
 
 @pytest.mark.parametrize("members", [3, 60])
-def test_convex_weights_are_those_of_a_general_solver(members):
+def test_convex_weights_are_those_of_a_general_solver(members, monkeypatch):
+    monkeypatch.setattr(mixtures, "_AT_A_TIME", 2)
     predictions, y = member_predictions(np.linspace(0, 2, members), n=300)
     weights = convex_weights(predictions, y)
     p = predictions[np.arange(300), :, y].astype("float64")

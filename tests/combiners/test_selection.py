@@ -50,9 +50,19 @@ def test_bags_give_weights_that_beat_the_best_member_and_depend_on_the_seed_alon
 
 
 def test_a_sorted_start_begins_with_the_best():
-    predictions, y = member_predictions([2.0, 1.5, 0.5, 1.9])
-    weights = select_members(predictions, y, size=2, initial=2, bags=1)
-    np.testing.assert_allclose(weights, [0.5, 0, 0, 0.5])
+    predictions, y = member_predictions([1.6, 0.0, 1.5])
+    # The second best is almost the best once more: greedily the third one comes next.
+    predictions[:, 1] = 0.9 * predictions[:, 0] + 0.1 / 3
+    arguments = {"size": 2, "bags": 1}
+    np.testing.assert_allclose(select_members(predictions, y, initial=2, **arguments), [0.5, 0.5, 0])
+    np.testing.assert_allclose(select_members(predictions, y, initial=1, **arguments), [0.5, 0, 0.5])
+
+
+def test_members_of_equal_accuracy_are_told_apart_by_log_loss():
+    y = np.arange(60) % 2
+    sure = np.where((y[:, None] == [0, 1]) ^ (np.arange(60) < 12)[:, None], 0.99, 0.01)
+    predictions = np.stack([sure, 0.3 + 0.4 * sure], axis=1)
+    assert select_members(predictions, y, size=1, bags=1, metric="accuracy").tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -132,7 +142,6 @@ def test_a_budget_for_all_is_none():
     predictions, y = member_predictions([2.0, 1.5, 1.9])
     free = select_members(predictions, y)
     np.testing.assert_array_equal(select_members(predictions, y, costs=[0.1, 0.1, 0.1], max_cost=0.3), free)
-    np.testing.assert_array_equal(select_members(predictions, y, costs=[1, 2, 3]), free)
 
 
 def test_sums_of_costs_are_not_refused_for_their_rounding():
@@ -217,8 +226,10 @@ def test_wrong_tables_are_refused_by_member_and_row(select, spoil, message):
     [
         ({"size": 0}, "`size` and `bags` must be at least 1"),
         ({"initial": 11}, "`initial` from 1 to `size`"),
-        ({"max_cost": 3}, "`max_cost` needs `costs`"),
-        ({"costs": [1, 2]}, "`costs` must be 3 numbers of at least 0"),
+        ({"max_cost": 3}, "A budget needs `costs`, .* Received: no `costs`"),
+        ({"costs": [1, 2, 3]}, "A budget needs .* Received: no `max_cost`"),
+        ({"metric": lambda y, p: np.nan}, "`metric` must give finite numbers. Received: nan"),
+        ({"costs": [1, 2], "max_cost": 3}, "`costs` must be 3 numbers of at least 0"),
         ({"costs": [2, 3, 4], "max_cost": 1}, "`max_cost` must let one member in: the cheapest costs 2"),
         ({"sample_weight": [1, 2]}, "`sample_weight` must be 400 finite numbers"),
     ],

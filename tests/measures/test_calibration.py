@@ -53,6 +53,11 @@ def test_predictions_that_keep_what_they_say_have_no_error(rng):
     assert expected_calibration_error(many, labels) < 0.015
 
 
+def test_a_confidence_at_the_end_of_a_bin_is_in_it():
+    table = reliability([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0]], [0, 0, 0], bins=4)
+    assert table[["low", "high"]].to_numpy().tolist() == [[0.25, 0.5], [0.5, 0.75], [0.75, 1.0]]
+
+
 def test_equal_confidences_are_one_bin():
     table = reliability([[0.9, 0.1]] * 4, [0, 0, 0, 1], binning="adaptive")
     assert table.to_numpy().tolist() == [pytest.approx([0.9, 0.9, 4, 0.9, 0.75])]

@@ -71,6 +71,9 @@ def test_poor_members_are_not_taken_for_shuffled_ones(rng):
     swallowed = np.eye(5, dtype="float32")[np.where(y < 2, 2, np.where((y == 2) & (rng.random(1000) < 0.3), 0, y))]
     checks.check_class_order(swallowed[:, None], y)
     # Worse than chance on few images, as out-of-fold predictions of what cannot be learnt are.
+    # Shares of the other 39 rows, as a member that has learnt nothing gives them to the row left out.
+    left_out = np.where(np.arange(40)[:, None] % 2 == [0, 1], 19 / 39, 20 / 39).astype("float32")
+    checks.check_class_order(left_out[:, None], np.arange(40) % 2)
     few = np.eye(2, dtype="float32")[(np.arange(20) % 2) ^ (rng.random(20) < 0.7)]
     checks.check_class_order(few[:, None], np.arange(20) % 2)
 

@@ -8,7 +8,18 @@ import sys
 from ensemble_keras import __version__
 from ensemble_keras._terminal import quiet_start, short_warnings
 
-COMBINERS = ("soft_voting", "hard_voting", "geometric_voting", "concatenate", "stacking", "auto")
+COMBINERS = (
+    "soft_voting",
+    "hard_voting",
+    "geometric_voting",
+    "weighted_voting",
+    "greedy",
+    "best_member",
+    "stacking",
+    "concatenate",
+    "gated",
+    "auto",
+)
 _TRACEBACK = "ENSEMBLE_KERAS_TRACEBACK"
 _DATA = "folder with one subfolder per class, a .zip of one, or a .csv table (see --filename-column)"
 _IN_SHELL = {
@@ -136,6 +147,7 @@ def _add_fit(commands):
     fit.add_argument(
         "--epochs", type=int, help="at most so many, of backbones that are trained from scratch (default: 50)"
     )
+    fit.add_argument("--calibrate", action="store_true", help="bring members and ensemble to their temperatures")
     fit.add_argument("--class-weight", choices=["balanced"], help="give rare classes more weight")
     fit.add_argument(
         "--directory",

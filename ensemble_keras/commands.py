@@ -29,6 +29,7 @@ def fit(options):
         weights=None if options.weights == "none" else options.weights,
         cv=options.cv,
         training=None if options.epochs is None else Training(epochs=options.epochs),
+        calibrate=options.calibrate,
         class_weight=options.class_weight,
         directory=options.directory,
         leaks=options.leaks,

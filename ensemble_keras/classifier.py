@@ -19,7 +19,7 @@ from ensemble_keras.backbones.registry import (
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners.choice import named_combiners
 from ensemble_keras.data.augmentation import augmentation_config
-from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
 from ensemble_keras.data.leaks import SeenImages
 from ensemble_keras.data.sampling import SAMPLINGS

@@ -6,14 +6,15 @@ import os
 import numpy as np
 import pandas as pd
 
-from ensemble_keras._validation import check_choice, check_image_size, check_images, check_labels, rows_text
+from ensemble_keras._validation import check_choice, check_image_size, check_images
 from ensemble_keras.data.batches import ImageBatches
 from ensemble_keras.data.checking import find_problems
 from ensemble_keras.data.class_names import check_class_names, labels_and_names
 from ensemble_keras.data.decoding import BadImagesError
-from ensemble_keras.data.scanning import column_of, scan_class_folders, scan_table
+from ensemble_keras.data.scanning import scan_class_folders
 from ensemble_keras.data.sources import ArraySource, FileSource
 from ensemble_keras.data.splits import check_groups, train_test_indices
+from ensemble_keras.data.tables import read_table
 from ensemble_keras.data.threads import for_each_in_threads
 
 
@@ -108,18 +109,15 @@ class ImageDataset:
                 in several folders or in several rows: all of a kind at once, counted and with the first names.
         """
         check_choice("on_bad_image", on_bad_image, ["error", "skip"])
-        filenames = column_of(frame, filename_column, "filename_column")
-        labels = column_of(frame, label_column, "label_column")
-        groups = None if group_column is None else column_of(frame, group_column, "group_column")
-        if not len(frame):
-            raise ValueError("Expected a table with a row per image. Received: no rows.")
-        values = labels.astype(object).where(labels.notna(), None) if labels.isna().any() else labels
-        values = values.astype(str) if values.dtype == bool else values
-        values = check_labels(values, len(frame), f"frame[{label_column!r}]")
-        names = np.unique(values).astype(str) if class_names is None else class_names
-        labels, class_names = labels_and_names(values.astype(str), len(frame), names, f"frame[{label_column!r}]")
-        groups = check_groups(groups, len(frame))
-        dataset = cls(scan_table(filenames, directory), labels, class_names=class_names, groups=groups)
+        source, labels, class_names, groups = read_table(
+            frame,
+            directory,
+            filename_column=filename_column,
+            label_column=label_column,
+            group_column=group_column,
+            class_names=class_names,
+        )
+        dataset = cls(source, labels, class_names=class_names, groups=groups)
         return dataset._without_bad_images() if on_bad_image == "skip" else dataset
 
     @classmethod
@@ -356,53 +354,3 @@ class ImageDataset:
             raise BadImagesError(failures)
         bad = pd.DataFrame(list(failures.items()), columns=self.skipped.columns)
         return kept._like(skipped=pd.concat([self.skipped, bad], ignore_index=True))
-
-
-def as_dataset(x, y=None, *, groups=None, class_names=None):
-    """Returns images and labels, however given, as an `ImageDataset`.
-
-    Args:
-        x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
-        y: Labels `(n,)`, or `None`. With a labelled dataset they must agree with its own, as ints or class names.
-        groups: Sequence `(n,)`, or `None`: those of the dataset.
-        class_names: List of strings, or `None`: those of the dataset.
-
-    Returns:
-        An `ImageDataset`; `x` itself where there is nothing to add.
-
-    Raises:
-        ValueError: If labels, groups or class names differ from those of the dataset, or arrays are not as described.
-    """
-    if isinstance(x, str | os.PathLike):
-        raise ValueError(
-            f"Expected an ImageDataset or an array of images. Received: the path {os.fspath(x)!r}. "
-            "Use `ImageDataset.from_directory`."
-        )
-    if not isinstance(x, ImageDataset):
-        return ImageDataset.from_arrays(x, y, class_names=class_names, groups=groups)
-    if class_names is not None and x.class_names is not None and list(class_names) != x.class_names:
-        raise ValueError(f"`class_names` differ from the dataset's. Received: {list(class_names)}, {x.class_names}.")
-    if y is not None and x.labels is not None:
-        _check_agreement(x, y)
-    elif y is not None or (class_names is not None and x.class_names is None):
-        x = x.with_labels(
-            x.labels if y is None else y, class_names=x.class_names if class_names is None else class_names
-        )
-    groups = check_groups(groups, len(x))
-    if groups is None or (x.groups is not None and (groups == x.groups).all()):
-        return x
-    if x.groups is not None:
-        raise ValueError("`groups` differ from the dataset's. Give them once.")
-    return x.with_groups(groups)
-
-
-def _check_agreement(dataset, y):
-    y = check_labels(y, len(dataset))
-    own = dataset.labels
-    if y.dtype.kind == "U":
-        own = own.astype(str) if dataset.class_names is None else np.array(dataset.class_names)[own]
-    differ = np.flatnonzero(own != y)
-    if len(differ):
-        raise ValueError(
-            f"`y` differs from the dataset's labels in {rows_text(differ)}. The dataset has labels: leave `y` out."
-        )

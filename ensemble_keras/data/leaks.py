@@ -8,8 +8,8 @@ import pandas as pd
 from scipy.fft import dctn
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.decoding import BadImagesError
+from ensemble_keras.data.inputs import as_dataset
 
 _COLUMNS = ["train_file", "test_file", "train_index", "test_index", "kind", "distance"]
 

@@ -1,14 +1,12 @@
-"""Scanning: which image files a directory, a zip or a metadata table names, and their classes."""
+"""Scanning: which image files a directory or a zip holds, and their classes by folder."""
 
-import collections
 import os
 import pathlib
 import zipfile
 
 import numpy as np
-import pandas as pd
 
-from ensemble_keras._validation import rows_text, suggest
+from ensemble_keras._validation import suggest
 from ensemble_keras.data.class_names import check_class_names
 from ensemble_keras.data.decoding import BadImagesError
 from ensemble_keras.data.sources import FileSource, ZipSource
@@ -37,7 +35,7 @@ def scan_class_folders(directory, class_names=None, *, skip=False):
     Raises:
         ValueError: If the directory does not hold such folders, or a file in them is no image.
     """
-    files, folders, root = _listing(directory)
+    files, folders, root = listing(directory)
     top_folders = [folder for folder in folders if "/" not in folder]
     class_names = top_folders if class_names is None else _checked_class_folders(class_names, top_folders, directory)
     by_class = {name: [] for name in class_names}
@@ -56,56 +54,7 @@ def scan_class_folders(directory, class_names=None, *, skip=False):
         raise BadImagesError(skipped)
     names = [file for found in by_class.values() for file in found if file not in skipped]
     labels = [i for i, found in enumerate(by_class.values()) for file in found if file not in skipped]
-    return _source(directory, names, root), np.array(labels, dtype="int64"), class_names, skipped
-
-
-def scan_table(filenames, directory):
-    """Finds the files that a table names, by their path or, for bare names, anywhere below the directory.
-
-    Args:
-        filenames: `pandas.Series` of names or paths relative to `directory`.
-        directory: Path of a directory or a zip.
-
-    Returns:
-        The source, in the order of the table.
-
-    Raises:
-        ValueError: If a name is missing, has no file or several, or stands in two rows; all are counted at once.
-    """
-    if filenames.isna().any():
-        raise ValueError(
-            f"Expected a file name in every row of {filenames.name!r}. "
-            f"Received: none in {rows_text(np.flatnonzero(filenames.isna()))}."
-        )
-    files, _, root = _listing(directory, enter_single_folder=False)
-    at_path, by_name = set(files), collections.defaultdict(list)
-    for file in files:
-        by_name[file.rpartition("/")[2]].append(file)
-    wanted = [os.path.normpath(str(name)).replace(os.sep, "/") for name in filenames]
-    found = [[name] if name in at_path else by_name.get(name, []) for name in wanted]
-    _check_matches(wanted, found, directory, filenames.name)
-    return _source(directory, [matches[0] for matches in found], root)
-
-
-def _check_matches(wanted, found, directory, column):
-    missing = [name for name, matches in zip(wanted, found, strict=True) if not matches]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(wanted)} rows name a file that is not below {os.fspath(directory)!r}: "
-            f"{_first_names(missing)}. Correct `directory` or the column {column!r}, or keep only rows with a file."
-        )
-    unclear = [matches for matches in found if len(matches) > 1]
-    if unclear:
-        raise ValueError(
-            f"{len(unclear)} of {len(wanted)} rows name a file that stands in several folders, "
-            f"such as {unclear[0][0]!r} and {unclear[0][1]!r}. Give the path below the directory in {column!r}."
-        )
-    twice = [file for file, count in collections.Counter(matches[0] for matches in found).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"{len(twice)} files stand in several rows: {_first_names(twice)}. Expected one row per image: "
-            f"`frame.drop_duplicates({column!r})`, after a look at which row is right."
-        )
+    return source_of(directory, names, root), np.array(labels, dtype="int64"), class_names, skipped
 
 
 def _checked_class_folders(class_names, folders, directory):
@@ -122,7 +71,7 @@ def _check_layout(directory, files, folders, by_class):
     if loose:
         raise ValueError(
             f"Expected one folder per class in {where}. Received: {len(loose)} images outside of class folders: "
-            f"{_first_names(loose)}. Move each into a folder named after its class, or use `from_dataframe`."
+            f"{first_names(loose)}. Move each into a folder named after its class, or use `from_dataframe`."
         )
     if not any(_is_image(file) for found in by_class.values() for file in found):
         raise ValueError(f"Expected one folder of images per class in {where}. Received: no image file.")
@@ -142,7 +91,7 @@ def _check_layout(directory, files, folders, by_class):
         )
 
 
-def _listing(directory, *, enter_single_folder=True):
+def listing(directory, *, enter_single_folder=True):
     """Returns sorted files and folders below a directory or zip, relative to the root, and that root inside it."""
     path = os.fspath(directory)
     if not os.path.exists(path):
@@ -201,7 +150,8 @@ def _walk_zip(path):
     return files, folders
 
 
-def _source(directory, names, root):
+def source_of(directory, names, root):
+    """Returns the source of files by their names below a root, as `listing` gives both."""
     if os.path.isdir(directory):
         return FileSource(os.path.join(os.fspath(directory), root), names)
     return ZipSource(directory, names, root)
@@ -215,16 +165,6 @@ def _is_image(file):
     return pathlib.PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _first_names(names, limit=5):
+def first_names(names, limit=5):
+    """Returns the first few names as a text."""
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
-
-
-def column_of(frame, column, argument):
-    """Returns a column of a table as a `pandas.Series`, or raises `ValueError` with the nearest name."""
-    if not isinstance(frame, pd.DataFrame):
-        raise ValueError(f"`frame` must be a pandas.DataFrame. Received: {type(frame).__name__}.")
-    if column not in frame.columns:
-        listed = ", ".join(map(repr, frame.columns))
-        hint = suggest(column, frame.columns)
-        raise ValueError(f"`{argument}` must be a column of the table: {listed}. Received: {column!r}.{hint}")
-    return frame[column]

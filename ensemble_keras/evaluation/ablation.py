@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from ensemble_keras import runs
 from ensemble_keras._validation import check_choice
-from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import encode_labels, with_class_indices
 from ensemble_keras.evaluation.experiments import Experiment, changed, check_names
 from ensemble_keras.evaluation.plots import BLUE, GRID, INK, VERMILLION, shortened

@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn import metrics as sk
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.evaluation import inputs
 from ensemble_keras.evaluation.prediction import predict_with_members
 from ensemble_keras.measures import metrics, significance

@@ -13,8 +13,8 @@ from ensemble_keras._terminal import without_retracing_warnings
 from ensemble_keras._validation import check_image_size
 from ensemble_keras.backbones.folding import fold_batch_norms
 from ensemble_keras.backbones.registry import backbone_label, build_backbone
-from ensemble_keras.data.dataset import as_dataset
 from ensemble_keras.data.decoding import FILTER
+from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.features.keys import model_fingerprint, space_key
 from ensemble_keras.features.reading import batches
 from ensemble_keras.features.store import FeatureStore

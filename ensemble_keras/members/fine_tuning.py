@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import class_weights
 from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.features.extraction import extract

@@ -9,7 +9,7 @@ from ensemble_keras.backbones.registry import (
     default_size,
     has_pretrained_weights,
 )
-from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices
 from ensemble_keras.data.sampling import SAMPLINGS, combined_weights
 from ensemble_keras.data.splits import make_folds

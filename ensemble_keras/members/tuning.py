@@ -18,7 +18,7 @@ from ensemble_keras.backbones.registry import (
     default_size,
     has_pretrained_weights,
 )
-from ensemble_keras.data.dataset import as_dataset
+from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices
 from ensemble_keras.data.splits import make_folds, train_test_indices
 from ensemble_keras.features.extraction import extract_features

@@ -11,8 +11,9 @@ from PIL import Image
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.utils import _safe_indexing
 
-from ensemble_keras.data.dataset import ImageDataset, as_dataset
+from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.data.decoding import BadImageError, BadImagesError, resize
+from ensemble_keras.data.inputs import as_dataset
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from little_memory import refuse_batches
 from PIL import Image
 from synthetic import pictures, random_backbone
 
@@ -376,14 +377,7 @@ def test_weights_that_cannot_be_downloaded_stop_the_command_with_ways_on(folder,
 def test_memory_that_runs_out_halves_the_batch_and_changes_nothing(fitted, monkeypatch, caplog):
     x, y = pictures()
     expected = fitted.predict_proba(x)
-    predict = keras.Model.predict_on_batch
-
-    def at_most_16(self, batch):
-        if len(batch) > 16:
-            raise MemoryError("no room")
-        return predict(self, batch)
-
-    monkeypatch.setattr(keras.Model, "predict_on_batch", at_most_16)
+    refuse_batches(monkeypatch, lambda _, batch: len(batch) > 16)
     with caplog.at_level(logging.WARNING, "ensemble_keras"):
         again = classifier().fit(x, NAMES[y])
     said = [record.getMessage() for record in caplog.records]

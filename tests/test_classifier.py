@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from little_memory import refuse_batches
 from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -555,14 +556,7 @@ def test_a_member_that_becomes_nan_says_so(data):
 
 def test_a_member_without_memory_is_skipped_with_its_reason(data, monkeypatch):
     x, y = data
-    predict = keras.Model.predict_on_batch
-
-    def not_a(self, batch):
-        if self.name == "a":
-            raise MemoryError("no room")
-        return predict(self, batch)
-
-    monkeypatch.setattr(keras.Model, "predict_on_batch", not_a)
+    refuse_batches(monkeypatch, lambda model, _: model.name == "a")
     fitted = classifier().fit(x, y)
     row = fitted.leaderboard_.set_index("name").loc["a"]
     assert "out of memory even with one image" in row["note"]

@@ -1,6 +1,6 @@
-import keras
 import numpy as np
 import pytest
+from little_memory import refuse_batches
 from tiny_members import tiny_member
 
 import ensemble_keras as ek
@@ -27,14 +27,7 @@ def test_every_accuracy_is_that_of_the_model_joined_alone(dataset, images):
 
 
 def test_a_member_without_memory_costs_its_own_figure_and_those_of_the_combiners(dataset, monkeypatch):
-    predict = keras.Model.predict_on_batch
-
-    def not_a(self, batch):
-        if self.name == "a":
-            raise MemoryError("no room")
-        return predict(self, batch)
-
-    monkeypatch.setattr(keras.Model, "predict_on_batch", not_a)
+    refuse_batches(monkeypatch, lambda model, _: model.name == "a")
     members = {name: tiny_member(name, size=32) for name in "ab"}
     found = validate(members, {"soft": ek.SoftVoting()}, dataset, verbose=0)
     assert list(found["member"]) == ["b"]

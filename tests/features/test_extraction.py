@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from little_memory import refuse_batches
 from PIL import Image
 
 import ensemble_keras as ek
@@ -228,14 +229,7 @@ def test_the_fingerprint_is_the_same_after_use_and_needs_no_source():
 
 def test_memory_that_runs_out_halves_the_batch_and_keeps_the_result(pictures, monkeypatch, caplog):
     expected = extract([small_backbone("a")], pictures)["a"]
-    predict = keras.Model.predict_on_batch
-
-    def small_only(self, x):
-        if len(x) > 4:
-            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return predict(self, x)
-
-    monkeypatch.setattr(keras.Model, "predict_on_batch", small_only)
+    refuse_batches(monkeypatch, lambda _, batch: len(batch) > 4, RuntimeError("RESOURCE_EXHAUSTED: out of memory"))
     with caplog.at_level(logging.WARNING, "ensemble_keras"):
         np.testing.assert_allclose(extract([small_backbone("a")], pictures)["a"], expected, rtol=1e-5, atol=1e-6)
     assert [r.getMessage() for r in caplog.records] == [
@@ -245,14 +239,7 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_result(pictures, mo
 
 
 def test_a_backbone_without_memory_for_one_image_is_skipped_and_the_others_go_on(pictures, tmp_path, monkeypatch):
-    predict = keras.Model.predict_on_batch
-
-    def not_a(self, x):
-        if self.name == "a":
-            raise MemoryError("no room")
-        return predict(self, x)
-
-    monkeypatch.setattr(keras.Model, "predict_on_batch", not_a)
+    refuse_batches(monkeypatch, lambda model, _: model.name == "a")
     models = {"a": small_backbone("a"), "b": small_backbone("b", seed=1)}
     dataset = ek.ImageDataset.from_arrays(pictures)
     result = extraction.extract(models, dataset, image_size=(16, 16), verbose=0)

@@ -24,6 +24,47 @@ def member_tensors(model):
     return found if len(found) > 1 else {}
 
 
+def crossing_tensors(model, predictions):
+    """Returns what the combiner of an ensemble takes of its members, as symbolic tensors.
+
+    Args:
+        model: A `keras.Model`, made by `build_ensemble`.
+        predictions: List of the members' predictions, from `member_tensors`.
+
+    Returns:
+        A list of lists, one per member: its predictions, and then its features where the combiner takes them, too.
+        Features of a stem are given with the first of its members.
+
+    Raises:
+        ValueError: If the rest of the graph takes more than that, such as other views of the images.
+    """
+    found = {id(tensor): [tensor] for tensor in predictions}
+    makers = {id(source): id(p) for p in reversed(predictions) for source in (_node(p), *_node(p).input_tensors)}
+    ahead, seen = list(model.outputs), set(found)
+    while ahead:
+        tensor = ahead.pop()
+        if tensor is model.inputs[0]:
+            raise ValueError(
+                f"The model {model.name!r} cannot be taken apart: more than its members takes the images. Build it "
+                "by `build_ensemble`, without test-time augmentation."
+            )
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        owner = makers.get(id(tensor), makers.get(id(_node(tensor))))
+        if owner is None:
+            ahead += _node(tensor).input_tensors
+        else:
+            found[owner].append(tensor)
+    return [found[id(tensor)] for tensor in predictions]
+
+
+def _node(tensor):
+    """Returns the call that made a tensor."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
 def _is_from_images(node, model):
     """Whether a nested model is called on the images as they are, by way of a stem or not."""
     if len(node.input_tensors) != 1:
@@ -31,8 +72,7 @@ def _is_from_images(node, model):
     [tensor] = node.input_tensors
     if tensor is model.inputs[0]:
         return True
-    layer, node_index, _ = tensor._keras_history
-    return _is_stem(layer) and layer._inbound_nodes[node_index].input_tensors[0] is model.inputs[0]
+    return _is_stem(tensor._keras_history[0]) and _node(tensor).input_tensors[0] is model.inputs[0]
 
 
 def _is_stem(layer):

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from tiny_members import tiny_member
+from tiny_members import heads_on, tiny_backbone, tiny_member
 
 from ensemble_keras.combiners.concatenation import ConcatenateDense
 from ensemble_keras.combiners.ensemble import build_ensemble
@@ -9,7 +9,6 @@ from ensemble_keras.combiners.parts import member_tensors
 from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.stems import shared_stems
 from ensemble_keras.combiners.voting import GeometricVoting, SoftVoting
-from ensemble_keras.members.member import build_member
 from ensemble_keras.members.unfreezing import backbones_of
 
 COMBINERS = {
@@ -20,32 +19,16 @@ COMBINERS = {
 }
 
 
-def trunk(seed=0, name="trunk"):
-    start = keras.initializers.HeNormal(seed=seed)
-    images = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=start)(images)
-    x = keras.layers.BatchNormalization()(x)
-    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name=name)
-
-
-def heads_on(backbone, *names):
-    return [build_member(backbone, 2, name=name) for name in names]
-
-
 @pytest.fixture
 def images(rng):
     return rng.integers(0, 256, (6, 8, 8, 3), dtype="uint8")
 
 
-def count_models(model):
-    return sum(isinstance(layer, keras.Model) and len(layer.weights) > 2 for layer in model.layers)
-
-
 @pytest.mark.parametrize("takes", COMBINERS)
 @pytest.mark.parametrize("copies", [False, True])
 def test_a_shared_stem_runs_once_and_changes_no_prediction(takes, copies, images, tmp_path):
-    trunks = [trunk(), trunk(name="copy")] if copies else [trunk()] * 2
-    members = [*heads_on(trunks[0], "a"), tiny_member("other"), *heads_on(trunks[1], "b")]
+    backbones = [tiny_backbone(), tiny_backbone(name="copy")] if copies else [tiny_backbone()] * 2
+    members = [*heads_on(backbones[0], "a"), tiny_member("other"), *heads_on(backbones[1], "b")]
     combiner = COMBINERS[takes]()
     apart = build_ensemble(members, combiner, share_stems=False)
     expected = apart.predict(images, verbose=0)
@@ -55,14 +38,14 @@ def test_a_shared_stem_runs_once_and_changes_no_prediction(takes, copies, images
     assert "a_stem" in [layer.name for layer in model.layers]
     assert "a_stem" not in [layer.name for layer in apart.layers]
     assert len({id(v) for v in model.weights}) == len(model.weights)
-    assert len(apart.weights) - len(model.weights) == (len(trunks[1].weights) if copies else 0)
+    assert len(apart.weights) - len(model.weights) == (len(backbones[1].weights) if copies else 0)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
 def test_views_run_the_stem_once_each(images):
-    members = heads_on(trunk(), "a", "b")
+    members = heads_on(tiny_backbone(), "a", "b")
     options = {"test_time_augmentation": ["horizontal_flip", "zoom"]}
     expected = build_ensemble(members, SoftVoting(), share_stems=False, **options).predict(images, verbose=0)
     model = build_ensemble(members, SoftVoting(), **options)
@@ -71,7 +54,7 @@ def test_views_run_the_stem_once_each(images):
 
 
 def test_members_are_found_behind_their_stem(images):
-    members = [*heads_on(trunk(), "a", "b"), tiny_member("c")]
+    members = [*heads_on(tiny_backbone(), "a", "b"), tiny_member("c")]
     model = build_ensemble(members, SoftVoting(), test_time_augmentation="horizontal_flip")
     tensors = member_tensors(model)
     assert sorted(tensors) == ["a", "b", "c"]
@@ -81,7 +64,7 @@ def test_members_are_found_behind_their_stem(images):
 
 
 def test_the_stem_trains_once_for_all_its_members(images):
-    members = heads_on(shared := trunk(), "a", "b")
+    members = heads_on(shared := tiny_backbone(), "a", "b")
     model = build_ensemble(members, SoftVoting())
     assert [len(layers) for layers in backbones_of(model)] == [len(shared.layers) + 1]
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
@@ -94,11 +77,11 @@ def test_the_stem_trains_once_for_all_its_members(images):
 
 
 def test_what_differs_is_not_shared():
-    other_weights = heads_on(trunk(seed=1), "a")[0]
+    other_weights = heads_on(tiny_backbone(seed=1), "a")[0]
     other_size = heads_on(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()], name="flat"), "b")[0]
-    frozen = trunk()
+    frozen = tiny_backbone()
     frozen.trainable = False
-    unlike = [*heads_on(trunk(), "c"), other_weights, other_size, *heads_on(frozen, "d")]
+    unlike = [*heads_on(tiny_backbone(), "c"), other_weights, other_size, *heads_on(frozen, "d")]
     assert shared_stems(unlike) == [None] * 4
 
 

@@ -1,0 +1,130 @@
+"""Cascade: members of a built ensemble asked in turn, until what they say together is sure."""
+
+import keras
+import numpy as np
+
+from ensemble_keras._validation import check_images
+from ensemble_keras.backbones.spec import layer_name
+from ensemble_keras.combiners import base
+from ensemble_keras.combiners.inference import Compiled
+from ensemble_keras.combiners.parts import crossing_tensors, member_tensors
+from ensemble_keras.combiners.staging import Calibration
+from ensemble_keras.data.inputs import as_dataset
+
+# Images of a dataset that are held in memory together.
+_BLOCK = 1024
+
+
+class Cascade:
+    """Predicts with the members of an ensemble in the order of their cost; an image leaves when they are sure.
+
+    It is the same model from the same file. Where all members were asked, the prediction is the model's own; for the
+    others it is the calibrated vote of those asked. `fit_cascade` finds the settings for a promised loss of accuracy.
+
+    Args:
+        model: A `keras.Model` that `build_ensemble` made, as it is or loaded from its file, of members whose
+            predictions are joined, without test-time augmentation.
+        card: The card of that model, with an entry `"cascade"` from `fit_cascade`.
+        batch_sizes: As in `compiled`.
+
+    Raises:
+        ValueError: If the card has no settings, the model's members are not those of the settings, or the model
+            cannot be taken apart.
+
+    Example:
+
+    >>> model, card = ek.load_ensemble("pets.keras")  # doctest: +SKIP
+    >>> cascade = ek.Cascade(model, card)  # doctest: +SKIP
+    >>> probabilities, asked = cascade.predict(images, return_members=True)  # doctest: +SKIP
+    """
+
+    def __init__(self, model, card, *, batch_sizes=(1, 4, 16, 64, 256)):
+        settings = card.get("cascade")
+        if not settings:
+            raise ValueError(
+                "The card has no entry 'cascade'. Make one from out-of-fold predictions, "
+                "`card['cascade'] = fit_cascade(predictions, y, costs, names=names)`, and keep it in the file by "
+                "`save_ensemble(model, path, card=card)`."
+            )
+        tensors = _tensors_in_order(model, settings["order"])
+        self._image_size = card.get("image_size") or model.input_shape[1:3]
+        self._thresholds = [np.inf if t is None else t for t in settings["thresholds"]]
+        self._calibration = Calibration(
+            *(np.asarray(settings[key]) for key in ("weights", "member_temperatures", "temperatures"))
+        )
+        self._num_classes = model.output_shape[-1]
+        parts = crossing_tensors(model, tensors)
+        # What members say is kept side by side, the predictions of each before its features, if they are needed.
+        self._starts = np.cumsum([0, *(sum(tensor.shape[-1] for tensor in part) for part in parts)])
+        self._widths = [tensor.shape[-1] for tensor in tensors]
+        self._members = [Compiled(_joined(model, part), batch_sizes) for part in parts]
+        self._combine = Compiled(_rest(model, [tensor for part in parts for tensor in part]), batch_sizes)
+
+    def predict(self, x, *, return_members=False):
+        """Returns class probabilities, float32 `(n, num_classes)`, in the order of the images.
+
+        Args:
+            x: Images `(n, height, width, 3)` with values in [0, 255], or an `ImageDataset`.
+            return_members: Whether also to return how many members each image was shown to, int array `(n,)`.
+                Defaults to `False`.
+
+        Raises:
+            BadImagesError: If images of a dataset cannot be decoded.
+            ValueError: If `x` does not hold such images.
+        """
+        if isinstance(x, np.ndarray | list | tuple):
+            parts = [self._predict(check_images(x))]
+        else:
+            dataset = as_dataset(x)
+            blocks = (np.arange(s, min(s + _BLOCK, len(dataset))) for s in range(0, len(dataset), _BLOCK))
+            parts = [self._predict(dataset.load(rows, image_size=self._image_size)) for rows in blocks]
+        probabilities, asked = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return (probabilities, asked) if return_members else probabilities
+
+    def _predict(self, images):
+        probabilities = np.empty((len(images), self._num_classes), "float32")
+        said = np.empty((len(images), self._starts[-1]), "float32")
+        asked = np.zeros(len(images), int)
+        rows = np.arange(len(images))
+        for step, member in enumerate(self._members):
+            columns = slice(*self._starts[step : step + 2])
+            said[rows, columns] = member(images if len(rows) == len(images) else images[rows])
+            asked[rows] = step + 1
+            if step < len(self._thresholds):
+                vote = self._calibration.join(self._predictions(said[rows], step), step)
+                sure = vote.max(axis=1) >= self._thresholds[step]
+                probabilities[rows[sure]] = vote[sure]
+                rows = rows[~sure]
+            if not len(rows):
+                return probabilities, asked
+        probabilities[rows] = self._combine(said[rows])
+        return probabilities, asked
+
+    def _predictions(self, said, step):
+        """Returns the predictions of the members up to number `step`, `(n, step + 1, num_classes)`."""
+        columns = [said[:, start : start + self._widths[i]] for i, start in enumerate(self._starts[: step + 1])]
+        return np.stack([np.hstack([1 - p, p]) if p.shape[1] == 1 else p for p in columns], axis=1)
+
+
+def _tensors_in_order(model, names):
+    tensors, layers = member_tensors(model), [layer_name(name) for name in names]
+    if set(layers) != set(tensors):
+        raise ValueError(
+            f"The cascade in the card is of other members than the model: {', '.join(names)}. Received: a model of "
+            f"{', '.join(tensors) or 'no members whose predictions are joined'}. Fit it for the members in the model."
+        )
+    return [tensors[layer] for layer in layers]
+
+
+def _joined(model, tensors):
+    """Returns the model from images to some tensors side by side."""
+    tensors = [base.as_float32(tensor) for tensor in tensors]
+    return keras.Model(model.inputs, tensors[0] if len(tensors) == 1 else keras.ops.concatenate(tensors, axis=-1))
+
+
+def _rest(model, tensors):
+    """Returns the model from these tensors side by side to the ensemble's predictions."""
+    rest = keras.Model(tensors, model.outputs[0])
+    ends = np.cumsum([tensor.shape[-1] for tensor in tensors])
+    joined = keras.Input((int(ends[-1]),))
+    return keras.Model(joined, rest(keras.ops.split(joined, ends[:-1].tolist(), axis=-1)))

@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pytest
+from synthetic import member_predictions
+
+from ensemble_keras.combiners.cascade_fitting import cascade_curve, fit_cascade
+
+NAMES = ["large", "small", "middle"]
+COSTS = [7.0, 1.0, 2.0]
+SKILLS = [3.0, 1.0, 2.0]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return member_predictions(SKILLS, 3000, 4)
+
+
+def test_the_settings_are_plain_json_in_the_order_of_cost(table):
+    settings = fit_cascade(*table, COSTS, names=NAMES, weights=[2, 1, 1])
+    assert json.loads(json.dumps(settings, allow_nan=False)) == settings
+    assert settings["order"] == ["small", "middle", "large"]
+    np.testing.assert_allclose(settings["costs"], [0.1, 0.2, 0.7])
+    np.testing.assert_allclose(settings["weights"], [0.25, 0.25, 0.5])
+    assert len(settings["thresholds"]) == len(settings["temperatures"]) == len(settings["member_temperatures"]) == 2
+    assert settings == fit_cascade(*table, COSTS, names=NAMES, weights=[2, 1, 1])
+
+
+def test_what_it_expects_comes_true_on_new_images(table):
+    curve = cascade_curve(*table, COSTS, names=NAMES, losses=[0.005, 0.02])
+    p, y = member_predictions(SKILLS, 20000, 4, seed=1)
+    vote = p.mean(axis=1)
+    for (_, row), settings in zip(
+        curve.iterrows(), (fit_cascade(*table, COSTS, names=NAMES, max_loss=m) for m in curve.max_loss), strict=True
+    ):
+        expected = settings["expected"]
+        assert [row[key] for key in ("loss", "low", "high", "cost")] == [
+            expected[key] for key in ("loss", "low", "high", "cost")
+        ]
+        assert row.thresholds == tuple(settings["thresholds"])
+        found = _by_hand(p, settings)
+        loss = np.mean(vote.argmax(axis=1) == y) - np.mean(found.argmax(axis=1) == y)
+        # The interval is that of 3,000 images; the thresholds vary, too.
+        assert expected["low"] - 0.003 < loss < expected["high"] + 0.003
+        assert expected["cost"] < 0.9
+    assert curve.throughput.is_monotonic_increasing
+
+
+def _by_hand(p, settings):
+    """The cascade image by image, from the settings as they stand in the card."""
+
+    def tempered(p, t):
+        q = p ** (1 / t)
+        return q / q.sum()
+
+    found = []
+    for image in p[:, [NAMES.index(name) for name in settings["order"]]]:
+        votes = []
+        for step in range(2):
+            w = np.array(settings["weights"][: step + 1])
+            said = [tempered(image[i], settings["member_temperatures"][i]) for i in range(step + 1)]
+            votes.append(tempered(np.average(said, axis=0, weights=w), settings["temperatures"][step]))
+        sure = [v for v, t in zip(votes, settings["thresholds"], strict=True) if t is not None and v.max() >= t]
+        found.append(sure[0] if sure else image.mean(axis=0))
+    return np.array(found)
+
+
+def test_members_that_always_agree_leave_all_images_to_the_cheapest():
+    p, y = member_predictions(SKILLS, 300, 4)
+    same = np.repeat(p[:, :1], 3, axis=1)
+    settings = fit_cascade(same, y, COSTS, names=NAMES, max_loss=0)
+    assert settings["expected"]["loss"] == 0
+    assert settings["expected"]["cost"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_combiner_of_its_own_is_what_the_loss_is_measured_against(table):
+    p, y = table
+    best = p[:, 0]
+    settings = fit_cascade(p, y, COSTS, names=NAMES, combined=best, max_loss=0.0)
+    with_vote = fit_cascade(p, y, COSTS, names=NAMES, max_loss=0.0)
+    assert settings["thresholds"] != with_vote["thresholds"]
+
+
+def test_an_interval_of_groups_is_that_of_groups():
+    p, y = member_predictions(SKILLS, 300, 4)
+    p, y, groups = np.repeat(p, 4, axis=0), np.repeat(y, 4), np.repeat(np.arange(300), 4)
+    alone, grouped = (
+        fit_cascade(p, y, COSTS, names=NAMES, max_loss=0.02, groups=g)["expected"] for g in (None, groups)
+    )
+    assert grouped["high"] - grouped["low"] > 1.3 * (alone["high"] - alone["low"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"costs": [1, 2]}, "`costs` must be 3 numbers"),
+        ({"costs": [0, 0, 0]}, "`costs` must not all be 0"),
+        ({"names": ["a", "b"]}, "`names` must be 3 different names, one per member"),
+        ({"names": ["a", "b", "a"]}, "`names` must be 3 different names"),
+        ({"weights": [1, 0, 1]}, "`weights` must be 3 finite numbers above 0"),
+        ({"max_loss": -0.1}, "`max_loss` must be a share of at least 0"),
+        ({"combined": np.full((60, 2), 0.5)}, r"`combined` must have the shape \(60, 4\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, message):
+    p, y = member_predictions(SKILLS, 60, 4)
+    arguments = {"costs": COSTS, "names": NAMES, **change}
+    with pytest.raises(ValueError, match=message):
+        fit_cascade(p, y, **arguments)
+
+
+def test_one_member_is_no_cascade():
+    p, y = member_predictions(SKILLS, 60, 4)
+    with pytest.raises(ValueError, match="at least two members"):
+        fit_cascade(p[:, :1], y, [1.0], names=["a"])

@@ -147,6 +147,27 @@ def _add_fit(commands):
     fit.add_argument(
         "--epochs", type=int, help="at most so many, of backbones that are trained from scratch (default: 50)"
     )
+    fit.add_argument(
+        "--fine-tune",
+        nargs="?",
+        type=int,
+        const=5,
+        metavar="EPOCHS",
+        help="train pretrained backbones on, at most so many epochs (default: they stay frozen; without a number: 5)",
+    )
+    fit.add_argument(
+        "--augmentation",
+        metavar="POLICY",
+        help="change training images at random: light, medical, cifar, strong, 'light(strength=0.5)', ...",
+    )
+    fit.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        metavar="COUNT",
+        help="views of each image, made by --augmentation, that heads of frozen backbones learn from (default: 1)",
+    )
+    fit.add_argument("--sampling", choices=["over", "under"], help="draw training images so that classes are even")
     fit.add_argument("--calibrate", action="store_true", help="bring members and ensemble to their temperatures")
     fit.add_argument("--class-weight", choices=["balanced"], help="give rare classes more weight")
     fit.add_argument(

@@ -16,7 +16,7 @@ from ensemble_keras.data.leaks import check_leaks
 from ensemble_keras.data.scanning import IMAGE_SUFFIXES
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.features.extraction import predict as predict_images
-from ensemble_keras.members.settings import Training
+from ensemble_keras.members.settings import FineTuning, Training
 from ensemble_keras.runs import atomic_path
 
 
@@ -29,6 +29,10 @@ def fit(options):
         weights=None if options.weights == "none" else options.weights,
         cv=options.cv,
         training=None if options.epochs is None else Training(epochs=options.epochs),
+        fine_tune=None if options.fine_tune is None else FineTuning(epochs=options.fine_tune),
+        augmentation=options.augmentation,
+        views=options.views,
+        sampling=options.sampling,
         calibrate=options.calibrate,
         class_weight=options.class_weight,
         directory=options.directory,

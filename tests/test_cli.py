@@ -226,6 +226,10 @@ MISTAKES = {
     "fit train --backbones CNN --image-size 0": "--image-size must be one int",
     "fit train --backbones AlexNet(width='a')": "AlexNet(width='a') cannot be built with these options",
     "fit train --backbones CNN --epochs 0": "--epochs must be at least 1. Received: 0.",
+    "fit train --backbones CNN --fine-tune": "--fine-tune is of backbones with pretrained weights. Received: CNN",
+    "fit train --backbones CNN --augmentation lihgt": "Unknown augmentation 'lihgt'. Did you mean 'light'?",
+    "fit train --backbones CNN --augmentation light --views 3": "--views are what the heads of frozen",
+    "fit train --backbones VGG16 --augmentation light": "all backbones stay frozen. Give --views",
     "fit flat --backbones CNN": "Expected one folder per class in 'flat'. Received: 1 images outside",
     "evaluate t.csv test": "The model must end in .keras. Received: t.csv",
     "evaluate n.keras test": "There is no file or folder 'n.keras'. Did you mean 'm.keras'?",
@@ -262,6 +266,30 @@ def test_a_mistake_gives_one_line_and_code_2(line, capsys):
     assert len(printed.err.splitlines()) == 1
     assert printed.err.startswith(f"ensemble-keras {line.split()[0]}: error: ")
     assert MISTAKES[line] in printed.err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {"fine_tune": None, "augmentation": None, "views": 1, "sampling": None, "class_weight": None}),
+        ("--fine-tune", {"fine_tune": ek.FineTuning()}),
+        ("--fine-tune 2 --augmentation cifar", {"fine_tune": ek.FineTuning(epochs=2), "augmentation": "cifar"}),
+        ("--augmentation light --views 4 --sampling over", {"views": 4, "sampling": "over"}),
+        ("--epochs 3 --class-weight balanced", {"training": ek.Training(epochs=3), "class_weight": "balanced"}),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_options_of_fit_are_those_of_the_classifier(line, expected, monkeypatch):
+    class ReachedError(Exception):
+        pass
+
+    def classifier(backbones, **arguments):
+        assert {name: arguments[name] for name in expected} == expected
+        raise ReachedError
+
+    monkeypatch.setattr(commands, "EnsembleClassifier", classifier)
+    with pytest.raises(ReachedError):
+        cli.main(["fit", "train", "--backbones", "VGG16", *line.split()])
 
 
 @pytest.mark.usefixtures("here")

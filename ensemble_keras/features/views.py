@@ -98,7 +98,7 @@ def check_views(augmentation, views, seed, *, frozen, trained):
     if views == 1 and not trained and changes:
         raise ValueError(
             f"No backbone learns from changed images. Received: augmentation={augmentation!r}, and all backbones "
-            "stay frozen. Give `views`, such as views=4, from which their heads learn, or `fine_tune`."
+            "stay frozen. Give `views`, such as 4, from which their heads learn, or `fine_tune`."
         )
     return Views(augmentation, views, seed) if views > 1 else None
 

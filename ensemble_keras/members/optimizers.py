@@ -13,7 +13,7 @@ def build_optimizer(settings, variables, *, steps_per_epoch, rates=None):
         settings: A `Training` or `FineTuning`.
         variables: List of the variables that train.
         steps_per_epoch: Int.
-        rates: Dict from a variable's path to the factor of its learning rate; 1 for those not in it.
+        rates: Dict from a variable's `id` to the factor of its learning rate; 1 for those not in it.
 
     Returns:
         A `keras.optimizers.Optimizer`.
@@ -22,7 +22,7 @@ def build_optimizer(settings, variables, *, steps_per_epoch, rates=None):
         cls, config = type(settings.optimizer), settings.optimizer.get_config()
     else:
         cls, config = type(keras.optimizers.get(settings.optimizer)), _config(settings, steps_per_epoch)
-    factors = [(rates or {}).get(variable.path, 1.0) for variable in variables]
+    factors = [(rates or {}).get(id(variable), 1.0) for variable in variables]
     optimizer = (_with_rates(cls, factors) if set(factors) - {1.0} else cls).from_config(config)
     # Decay would pull scales and shifts to 0, which regularises nothing.
     without_decay = [v for v in variables if len(v.shape) < 2]
@@ -61,7 +61,18 @@ def _with_rates(cls, factors):
 
     class WithRates(cls):
         def update_step(self, gradient, variable, learning_rate):
-            super().update_step(gradient, variable, learning_rate * factors[self._get_variable_index(variable)])
+            super().update_step(gradient, variable, learning_rate * self._factor(variable))
+
+        def _apply_weight_decay(self, variables):
+            # Decay goes by the learning rate, which Keras reads anew here.
+            decay = self.weight_decay
+            for variable in variables if decay else ():
+                self.weight_decay = decay * self._factor(variable)
+                super()._apply_weight_decay([variable])
+            self.weight_decay = decay
+
+        def _factor(self, variable):
+            return factors[self._get_variable_index(variable)]
 
     WithRates.__name__ = cls.__name__
     return WithRates

@@ -81,7 +81,8 @@ def unfrozen(model, settings):
         settings: A `FineTuning`; under a `Training` all is left as it is.
 
     Yields:
-        Dict from a variable's path to the factor of its learning rate.
+        Dict from a variable's `id` to the factor of its learning rate. Paths would not do: two members of an ensemble
+        may have layers of the same names.
 
     Raises:
         ValueError: If `unfreeze` names a layer that no backbone has.
@@ -89,26 +90,27 @@ def unfrozen(model, settings):
     if not isinstance(settings, FineTuning):
         yield {}
         return
-    before = [(layer, layer.trainable) for layer in [*_models(model), *leaves(model)]]
+    # With the layers inside of composite ones, each after what it is a part of.
+    before = [(layer, layer.trainable) for layer in model._flatten_layers()]
     frozen, rates, backbones = [], {}, backbones_of(model)
     _check_name(settings.unfreeze, backbones)
     for layers in backbones:
         blocks = blocks_of(layers)
         frozen += layers[: _first_to_train(layers, blocks, settings.unfreeze)]
         for distance, block in enumerate(reversed(blocks), start=1):
-            rates |= {weight.path: settings.layer_decay**distance for layer in block for weight in layer.weights}
+            rates |= {id(weight): settings.layer_decay**distance for layer in block for weight in layer.weights}
     try:
         for layer, _ in before:
             layer.trainable = True
         for layer in frozen:
             layer.trainable = False
         if not settings.train_batch_norm:
-            for layer in leaves(model):
+            for layer, _ in before:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
         yield rates
     finally:
-        # Models first: setting one sets all its layers.
+        # Setting a model or a composite layer sets all its layers, which come after it.
         for layer, trainable in before:
             layer.trainable = trainable
 
@@ -116,7 +118,7 @@ def unfrozen(model, settings):
 def _first_to_train(layers, blocks, unfreeze):
     if unfreeze == "all":
         return 0
-    if isinstance(unfreeze, int):
+    if isinstance(unfreeze, int) and blocks:
         return layers.index(blocks[-min(unfreeze, len(blocks))][0])
     names = [layer.name for layer in layers]
     return names.index(unfreeze) if unfreeze in names else len(layers)
@@ -212,10 +214,6 @@ def _with_features(model):
     if "features" in [layer.name for layer in model.layers]:
         return [model]
     return [found for layer in model.layers if _is_model(layer) for found in _with_features(layer)]
-
-
-def _models(model):
-    return [model, *(found for layer in model.layers if _is_model(layer) for found in _models(layer))]
 
 
 def _is_model(layer):

@@ -134,15 +134,6 @@ def test_activations_below_the_cut_are_computed_once_and_give_the_same(data, mon
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 
-def test_deeper_blocks_learn_slower_with_layer_decay():
-    model = member()
-    with unfreezing.unfrozen(model, ek.FineTuning(layer_decay=0.5)) as rates:
-        pass
-    factors = {path.split("/")[-2]: rate for path, rate in rates.items()}
-    assert [factors[f"block{n}_conv"] for n in (1, 2, 3)] == [0.125, 0.25, 0.5]
-    assert "predictions" not in factors
-
-
 def test_a_rate_of_nothing_moves_nothing(data):
     model = member()
     before = weights_by_layer(model)
@@ -328,39 +319,6 @@ def test_wrong_arguments_are_refused_before_any_training(data):
         fine_tune(member(), x, y, augmentation="heavy")
     with pytest.raises(ValueError, match="Labels are needed"):
         fine_tune(member(), x, None)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"unfreeze": 0}, "`unfreeze` must be"),
-        ({"unfreeze": True}, "`unfreeze` must be"),
-        ({"layer_decay": 0}, "`layer_decay` must be in"),
-        ({"label_smoothing": 1}, "`label_smoothing` must be in"),
-        ({"global_clipnorm": 0}, "`global_clipnorm` must be above 0"),
-        ({"ema_momentum": 1}, "`ema_momentum` must be between"),
-        ({"warmup_epochs": 5}, "`warmup_epochs` must be from 0"),
-        ({"optimizer": "adamww"}, "Unknown optimizer 'adamww'. Did you mean 'adamw'"),
-        ({"optimizer": 3}, "`optimizer` must be a name or"),
-        ({"loss": "mse"}, "`loss` must be one of"),
-        ({"monitor": "f1"}, "`monitor` must be one of"),
-    ],
-)
-def test_wrong_settings_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        ek.FineTuning(**options)
-
-
-def test_blocks_of_keras_applications():
-    counts = {}
-    for name in ("MobileNetV2(alpha=0.35)", "VGG16", "ResNet50"):
-        network = ek.build_backbone(name, input_shape=(64, 64, 3), weights=None)
-        blocks = unfreezing.blocks_of(unfreezing.leaves(network))
-        counts[name] = [layer.name for layer in blocks[-1]]
-        assert sum(len(block) for block in blocks) == sum(bool(layer.weights) for layer in unfreezing.leaves(network))
-    assert counts["MobileNetV2(alpha=0.35)"] == ["Conv_1", "Conv_1_bn"]
-    assert counts["VGG16"] == ["block5_conv1", "block5_conv2", "block5_conv3"]
-    assert all(name.startswith("conv5_block3") for name in counts["ResNet50"])
 
 
 @pytest.mark.parametrize("refit", [True, False])

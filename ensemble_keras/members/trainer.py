@@ -112,14 +112,12 @@ class Trainer:
         self._trainees.clear()
         memory.free()
 
-    def _train(self, images, validation, batch_size, *, epochs, **arguments):
+    def _train(self, images, validation, batch_size, **arguments):
         with data_parallel(self.network, self.devices) as network, unfrozen(network, self.settings) as rates:
             network, images, validation = self._cut(network, images, validation)
-            # Trained on all images, an epoch has more steps: a schedule of its own.
-            key = (batch_size, epochs is None)
-            trainee = self._trainees.get(key)
+            trainee = self._trainees.get(batch_size)
             if trainee is None or trainee.network is not network:
-                trainee = self._trainees[key] = Trainee(
+                trainee = self._trainees[batch_size] = Trainee(
                     network,
                     dataclasses.replace(self.settings, batch_size=batch_size),
                     augmentation=build_augmentation(self.augmentation, seed=self.seed),
@@ -129,7 +127,6 @@ class Trainer:
                 trainee,
                 images,
                 validation,
-                epochs=epochs,
                 rates=rates,
                 keep_start=isinstance(self.settings, FineTuning),
                 callbacks=self.callbacks,

@@ -59,10 +59,13 @@ class Trainee(keras.Model):
         self.network, self.augmentation, self.settings = network, augmentation, settings
         self.num_classes = max(network.output_shape[-1], 2)
         self.class_weight = None if class_weight is None else np.asarray(class_weight, "float32")
-        self._initial_state = None
         if augmentation is not None and not augmentation.built:
             augmentation.build({"images": (None, *network.input_shape[1:])})
             augmentation.built = True
+        # All its layers are, and callbacks such as BackupAndRestore ask for it.
+        self.built = True
+        self._steps_per_epoch, self._optimizer_start = None, None
+        self._augmentation_start = _values(self._augmentation_variables())
 
     def call(self, inputs, training=False):
         """Returns the probabilities, and the labels that belong to them (mixed ones after MixUp)."""
@@ -98,19 +101,28 @@ class Trainee(keras.Model):
         return keras.ops.sum(losses, axis=-1)
 
     def restart(self, steps_per_epoch, rates=None):
-        """Makes optimizer and augmentation as they were before any step; compiles the first time only."""
-        if self._initial_state is None:
+        """Makes optimizer and augmentation as they were before any step; compiles for a new schedule only."""
+        if steps_per_epoch != self._steps_per_epoch:
             variables = self.trainable_variables
             optimizer = build_optimizer(self.settings, variables, steps_per_epoch=steps_per_epoch, rates=rates)
             self.compile(optimizer=optimizer, metrics=["accuracy"], jit_compile=self.settings.jit_compile)
-            values = [keras.ops.convert_to_numpy(variable) for variable in self._own_variables()]
-            self._initial_state = [value.copy() if value.any() else None for value in values]
-            return
-        for variable, value in zip(self._own_variables(), self._initial_state, strict=True):
-            variable.assign(np.zeros(variable.shape, variable.dtype) if value is None else value)
+            self._steps_per_epoch, self._optimizer_start = steps_per_epoch, _values(optimizer.variables)
+        _assign(self.optimizer.variables, self._optimizer_start)
+        _assign(self._augmentation_variables(), self._augmentation_start)
 
-    def _own_variables(self):
-        return [*self.optimizer.variables, *(self.augmentation.variables if self.augmentation is not None else [])]
+    def _augmentation_variables(self):
+        return [] if self.augmentation is None else self.augmentation.variables
+
+
+def _values(variables):
+    """Returns the values of variables; `None` for zeros, of which an optimizer has twice as many as weights."""
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    return [value.copy() if value.any() else None for value in values]
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(np.zeros(variable.shape, variable.dtype) if value is None else value)
 
 
 def train(
@@ -147,19 +159,23 @@ def train(
 
     Returns:
         A `TrainingResult`.
+
+    Raises:
+        ValueError: If `settings.monitor` is `"val_auc"` and the validation images are of one class.
     """
     settings, network = trainee.settings, trainee.network
     epochs = settings.epochs if epochs is None else epochs
     batches = _Labelled(images, network.input_shape[1:3], settings.batch_size, seed)
     trainee.restart(len(batches), rates)
-    watch = _Watch(settings, _validator(network, validation, trainee.class_weight), trainee.optimizer, keep_start)
+    validate = _validator(network, validation, trainee.class_weight, settings.monitor)
+    watch = _Watch(settings, validate, trainee.optimizer, keep_start)
     kept = Checkpoint(checkpoint, trainee, watch)
     with (
         progress_bar(f"Training {name or network.name}", epochs, unit="epochs", verbose=verbose) as advance,
         without_retracing_warnings(),
         _precision(network, settings),
     ):
-        batches.epoch = first = kept.restore()
+        first = kept.restore()
         advance(first)
         if first == epochs == 0:
             return TrainingResult({}, 0, {}, "")  # the start was best in every fold
@@ -169,9 +185,9 @@ def train(
                 epochs=epochs,
                 initial_epoch=first,
                 callbacks=[
+                    keras.callbacks.LambdaCallback(on_epoch_begin=batches.begin, on_epoch_end=lambda *_: advance()),
                     watch,
                     kept,
-                    keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: advance()),
                     *callbacks,
                 ],
                 # The batches shuffle themselves; Keras would use the global random state.
@@ -215,19 +231,9 @@ class _Labelled(keras.utils.PyDataset):
         images, labels = self._batches[index]
         return {"images": images, "labels": labels}, labels
 
-    @property
-    def epoch(self):
-        return self._batches.epoch
-
-    @epoch.setter
-    def epoch(self, epoch):
+    def begin(self, epoch, logs=None):
+        """Puts the images into the order of an epoch, from 0, whatever Keras looked at before it."""
         self._batches.epoch = epoch
-
-    def on_epoch_begin(self):
-        self._batches.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._batches.on_epoch_end()
 
 
 class _Watch(keras.callbacks.Callback):
@@ -264,7 +270,8 @@ class _Watch(keras.callbacks.Callback):
             self._judge(epoch + 1, logs)
         for key, value in logs.items():
             self.history.setdefault(key, []).append(float(value))
-        self.model.stop_training = self.finished
+        if self.finished:
+            self.model.stop_training = True
 
     def _judge(self, epoch, logs):
         monitor = self._settings.monitor
@@ -297,11 +304,16 @@ class _Watch(keras.callbacks.Callback):
             self._average.on_test_end()
 
 
-def _validator(network, data, class_weight):
+def _validator(network, data, class_weight, monitor):
     """Returns a function that gives the validation figures, or `None` where there is nothing to validate on."""
     if data is None:
         return None
     labels = np.asarray(data.labels)
+    if monitor == "val_auc" and len(np.unique(labels)) < 2:
+        raise ValueError(
+            "`monitor='val_auc'` needs validation images of two classes at least. "
+            f"Received: {len(labels)}, all of class {labels[0]}. Give `validation_data`, or monitor 'val_loss'."
+        )
     weights = None if class_weight is None else class_weight[labels]
 
     def validate():

@@ -9,6 +9,7 @@ import ensemble_keras as ek
 from ensemble_keras.members import trainer
 from ensemble_keras.members.initialisation import reinitialised
 from ensemble_keras.members.trainer import Trainer
+from ensemble_keras.members.training import Trainee, train
 
 
 def member(name="m"):
@@ -135,3 +136,84 @@ def test_backbones_of_ones_own_are_not_drawn_anew():
     ek.out_of_fold_predictions(backbone, x, y, cv=3, image_size=16, verbose=0)
     for a, b in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class Recorder:
+    """An `ImageDataset` that keeps which rows it was asked for."""
+
+    def __init__(self, dataset):
+        self.dataset, self.labels, self.rows = dataset, dataset.labels, []
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def load(self, rows, *, image_size):
+        self.rows.append(rows.tolist())
+        return self.dataset.load(rows, image_size=image_size)
+
+
+@pytest.mark.parametrize("batch_size", [16, 90])
+def test_the_order_of_the_images_is_a_function_of_seed_and_epoch(datasets, batch_size):
+    trainee, orders = Trainee(member(), ek.Training(epochs=3, batch_size=batch_size)), []
+    for _ in range(2):  # Keras looks at batches in advance the first time
+        images = Recorder(datasets[0])
+        train(trainee, images, None, seed=5, verbose=0)
+        orders.append(np.concatenate(images.rows)[-270:].tolist())
+    expected = [np.random.default_rng([5, epoch]).permutation(90) for epoch in range(3)]
+    assert orders == [np.concatenate(expected).tolist()] * 2
+
+
+def test_the_learning_rate_of_each_training_falls_over_its_own_steps(datasets):
+    images, rates = datasets[0], []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: rates.append(float(trainee.optimizer.learning_rate))
+    )
+    trainee = Trainee(member(), ek.Training(epochs=2, batch_size=10, learning_rate=0.1))
+    for rows in (slice(0, 90), slice(0, 30), slice(0, 60)):
+        train(trainee, images[np.arange(90)[rows]], None, seed=0, callbacks=[watch], verbose=0)
+    np.testing.assert_allclose(rates, [0.05, 0] * 3, atol=1e-7)
+
+
+def test_training_again_with_another_number_of_steps_is_as_if_it_were_the_first(datasets):
+    images, weights = datasets[0], []
+    for earlier in ([], [90]):
+        model = reinitialised(member(), seed=0)
+        start = model.get_weights()
+        trainer = Trainer(model, ek.Training(epochs=2, batch_size=10), augmentation="light", verbose=0)
+        for count in [*earlier, 40]:
+            model.set_weights(start)
+            trainer.run(images[np.arange(count)], None, seed=0)
+        weights.append(model.get_weights())
+    for first, again in zip(*weights, strict=True):
+        np.testing.assert_allclose(first, again, atol=1e-6)
+
+
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = True
+
+
+def test_a_callback_of_the_users_stops_training_within_an_epoch(datasets):
+    trainer = Trainer(member(), ek.Training(epochs=5, batch_size=16), callbacks=[Stop()], verbose=0)
+    assert len(trainer.run(*datasets, seed=0).history["loss"]) == 1
+
+
+def test_keras_backup_and_checkpoint_callbacks_work(datasets, tmp_path):
+    callbacks = [
+        keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+        keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.weights.h5", save_weights_only=True, save_best_only=True, monitor="val_loss"
+        ),
+    ]
+    settings = ek.FineTuning(epochs=2, batch_size=16, layer_decay=0.5, ema_momentum=0.9)
+    Trainer(member(), settings, callbacks=callbacks, augmentation="light", verbose=0).run(*datasets, seed=0)
+    assert (tmp_path / "best.weights.h5").exists()
+
+
+def test_an_area_under_the_curve_needs_two_classes(datasets):
+    images, validation = datasets
+    one = validation[np.flatnonzero(validation.labels == 1)]
+    with pytest.raises(
+        ValueError, match="`monitor='val_auc'` needs validation images of two classes.*all of class 1"
+    ):
+        Trainer(member(), ek.Training(monitor="val_auc"), verbose=0).run(images, one, seed=0)

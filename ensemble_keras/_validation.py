@@ -33,6 +33,13 @@ def check_image_size(image_size):
     return height, width
 
 
+def check_seed(seed):
+    """Raises `ValueError` unless `seed` is an int of at least 0; returns it."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"`seed` must be an int of at least 0. Received: {seed!r}.")
+    return seed
+
+
 def check_images(x, argument="x"):
     """Returns `x` as an array of images `(n, height, width, 3)` with values in [0, 255], or raises `ValueError`.
 

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ensemble_keras import artifact, pipeline
-from ensemble_keras._validation import check_choice, check_image_size
+from ensemble_keras._validation import check_choice, check_image_size, check_seed
 from ensemble_keras.backbones.registry import (
     backbone_label,
     build_backbone,
@@ -285,6 +285,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         check_choice("head", self.head, HEADS)
         check_choice("leaks", self.leaks, ["warn", "error"])
         check_choice("sampling", self.sampling, SAMPLINGS)
+        check_choice("refit", self.refit, [True, False])
+        check_seed(self.seed)
         resolve_devices(self.devices)
         self._views(names)
         return size, names

@@ -12,7 +12,7 @@ from ensemble_keras.combiners.calibration import calibrated, fit_temperature, fi
 from ensemble_keras.combiners.choice import check_combiners, choose, describe_members, try_combiner
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import fit_combiner
-from ensemble_keras.combiners.views import views_of
+from ensemble_keras.combiners.views import view_names, views_of
 from ensemble_keras.combiners.weighting import with_weights
 from ensemble_keras.data.decoding import FILTER
 from ensemble_keras.data.leaks import check_leaks
@@ -271,6 +271,7 @@ def _card(plan, members, chosen, combiner, sentence, leaks, validation, calibrat
         "weights": getattr(combiner, "member_weights", None),
         "member_temperatures": calibration.get("member_temperatures"),
         "temperature": calibration.get("temperature"),
+        "test_time_augmentation": view_names(plan.test_time_augmentation),
         "data": {
             "images": len(plan.dataset),
             "per_class": np.bincount(y, minlength=len(plan.classes)).tolist(),

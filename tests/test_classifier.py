@@ -505,6 +505,17 @@ def test_evaluate_reports_and_the_page_is_written(fitted, tmp_path):
     assert fitted.verdict_.split(":")[0] in page
 
 
+def test_the_model_averages_over_views_and_its_file_says_so(data, tmp_path):
+    x, y = data
+    fitted = classifier(test_time_augmentation="horizontal_flip").fit(x, y)
+    expected = [member.predict(images, verbose=0) for member in fitted.members_ for images in (x, x[:, :, ::-1])]
+    np.testing.assert_allclose(fitted.predict_proba(x), np.mean(expected, axis=0), atol=1e-6)
+    fitted.save(tmp_path / "m.keras")
+    model, card = ek.load_ensemble(tmp_path / "m.keras")
+    assert card["test_time_augmentation"] == ["horizontal_flip"]
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.mean(expected, axis=0), atol=1e-6)
+
+
 def test_the_card_says_how_it_was_made(fitted, tmp_path):
     fitted.save(tmp_path / "m.keras")
     with zipfile.ZipFile(tmp_path / "m.keras") as file:
@@ -594,6 +605,9 @@ def test_a_member_without_memory_is_skipped_with_its_reason(data, monkeypatch):
         ({"augmentation": "light"}, "all backbones stay frozen. Give `views`"),
         ({"augmentation": "light", "views": 2, "fine_tune": True}, "no backbone stays frozen"),
         ({"views": 2}, "Views need an augmentation"),
+        ({"refit": "yes"}, "`refit` must be one of True, False"),
+        ({"seed": -1}, "`seed` must be an int of at least 0. Received: -1"),
+        ({"seed": None}, "`seed` must be an int of at least 0. Received: None"),
     ],
 )
 def test_a_bad_argument_is_said_before_any_work(data, arguments, message):

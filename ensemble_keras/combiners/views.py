@@ -19,12 +19,17 @@ def views_of(images, names):
     Raises:
         ValueError: If a name is unknown or stands twice, or images of any size are to be zoomed.
     """
-    names = (names,) if isinstance(names, str) else tuple(names or ())
+    names = view_names(names)
     for name in names:
         check_choice("test_time_augmentation", name, list(_VIEWS))
     if len(set(names)) < len(names):
         raise ValueError(f"`test_time_augmentation` must name each view once. Received: {names}.")
     return [images, *(_VIEWS[name](images) for name in names)]
+
+
+def view_names(names):
+    """Returns the names of views as a tuple, from `None`, a name or a sequence of names."""
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _zoomed(images):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import f1_score
 
 from ensemble_keras import runs
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_choice, check_seed
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import encode_labels, with_class_indices
 from ensemble_keras.evaluation.experiments import Experiment, changed, check_names
@@ -68,6 +68,7 @@ def ablation(changes, train, test, *, base=None, mode="cumulative", directory=No
     ['base', '+ more epochs', '+ flip']
     """
     check_choice("mode", mode, _MODES)
+    check_seed(seed)
     train, classes = with_class_indices(_dataset(train))
     test = _in_class_order(_dataset(test), classes)
     rows = _rows(changes, base or {}, mode)

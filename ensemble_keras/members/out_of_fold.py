@@ -1,7 +1,7 @@
 """Out-of-fold predictions: for every image, what a member says that did not train on it."""
 
 from ensemble_keras import runs
-from ensemble_keras._validation import check_choice, check_image_size
+from ensemble_keras._validation import check_choice, check_image_size, check_seed
 from ensemble_keras.backbones.registry import (
     backbone_label,
     build_backbone,
@@ -80,6 +80,7 @@ def out_of_fold_predictions(
     """
     check_choice("head", head, HEADS)
     check_choice("sampling", sampling, SAMPLINGS)
+    check_seed(seed)
     resolve_devices(devices)
     settings = _settings(backbone, weights, as_training(training), as_fine_tuning(fine_tune))
     check_views(augmentation, views, seed, frozen=settings is None, trained=settings is not None)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ensemble_keras import runs
 from ensemble_keras._progress import progress_bar
-from ensemble_keras._validation import check_choice, check_image_size
+from ensemble_keras._validation import check_choice, check_image_size, check_seed
 from ensemble_keras.backbones.registry import (
     backbone_label,
     build_backbone,
@@ -127,6 +127,7 @@ def tune_member(
     space = search_space(hyperparameters, end_to_end=not frozen)
     check_choice("tuner", tuner, TUNERS)
     check_choice("objective", objective, DIRECTIONS)
+    check_seed(seed)
     if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
         raise ValueError(f"`max_trials` must be an int of at least 1. Received: {max_trials!r}.")
     if frozen and settings is not None:

@@ -266,6 +266,8 @@ def test_other_arguments_are_checked_too(data):
         ek.ablation(CHANGES, *data, base={"size": 3})
     with pytest.raises(ValueError, match="`mode` must be one of 'cumulative', 'leave_one_out'"):
         ek.ablation(CHANGES, *data, mode="leave-one-out")
+    with pytest.raises(ValueError, match="`seed` must be an int of at least 0"):
+        ek.ablation(CHANGES, *data, seed=-1)
     with pytest.raises(ValueError, match="Received: test images without labels"):
         ek.ablation(CHANGES, data[0], pictures(4)[0], base=BASE)
     with pytest.raises(ValueError, match="Labels that are not in the training data: d"):

@@ -85,6 +85,7 @@ def test_bad_arguments_are_refused():
         ({"fine_tune": ek.FineTuning(unfreeze="block_9")}, "block_9"),
         ({"fine_tune": True, "backbone": "CNN"}, "`fine_tune` is of backbones with pretrained weights"),
         ({"augmentation": "light"}, "all backbones stay frozen"),
+        ({"seed": 0.5}, "`seed` must be an int of at least 0"),
         ({"views": 0}, "`views` must be an int of at least 1"),
         ({"class_weight": "balance"}, "Did you mean 'balanced'"),
     ],

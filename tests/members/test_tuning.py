@@ -237,6 +237,7 @@ def test_a_network_that_does_not_fit_counts_as_one_that_learned_nothing(data, mo
         ({"hyperparameters": {"unit": [8]}}, "Unknown hyperparameter 'unit'. Did you mean 'units'"),
         ({"tuner": "bayes"}, "`tuner` must be one of 'bayesian', 'random', 'hyperband'"),
         ({"objective": "accuracy"}, "`objective` must be one of.*Did you mean 'val_accuracy'"),
+        ({"seed": True}, "`seed` must be an int of at least 0"),
         ({"max_trials": 0}, "`max_trials` must be an int of at least 1. Received: 0"),
         ({"max_trials": 2.0}, "`max_trials` must be an int"),
         ({"settings": ek.Training()}, "`settings` are of end-to-end training, and this backbone is frozen"),

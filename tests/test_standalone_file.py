@@ -13,7 +13,7 @@ import ensemble_keras as ek
 from ensemble_keras.backbones import registry
 
 SIZE = 64
-COMBINERS = ["soft_voting", "hard_voting", "geometric_voting", "concatenate", "stacking"]
+COMBINERS = ["soft_voting", "hard_voting", "geometric_voting", "concatenate", "stacking", "gated"]
 
 # What a person runs who has the files, Keras and nothing of ours.
 READER = """

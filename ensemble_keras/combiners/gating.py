@@ -1,4 +1,4 @@
-"""Gating: a mixture of the members whose weights depend on the image and on the members' architectures."""
+"""Gating: a vote whose weights depend on the image and on what the members are made of."""
 
 import math
 
@@ -21,14 +21,18 @@ _SCALES = {
 
 @keras.saving.register_keras_serializable("ensemble_keras")
 class ArchitectureGate(base.Combiner):
-    """A mixture of experts (Jacobs et al., 1991) whose gate sees each member's architecture and its prediction.
+    """A vote of experts (Jacobs et al., 1991) whose gate sees each member's architecture and its prediction.
 
     One small network, the same for all members, gives each a score per image from the member's description
     (`describe_architecture`), its probabilities, their entropy and margin, how far the others agree with it, and the
-    mean of all members. The softmax of the scores over the members are the weights of the mixture.
+    mean of all members. The softmax of the scores over the members gives their weights in a geometric vote: the
+    softmax of the weighted mean of the members' log-probabilities, times one further number, the sharpness, which is
+    fitted with the rest. Log-probabilities, since a mean of probabilities is too unsure, and weights fitted to the
+    log loss would mend that by trusting one member too much.
 
     The order of the members does not matter, and a gate works with other members than it was fitted with: see
-    `with_descriptors`. Its last layer starts at 0, which is soft voting.
+    `with_descriptors`. All scores start at 0, which is `GeometricVoting`. It must be fitted on out-of-fold
+    predictions (see `fit_combiner`), or it learns the members' memory.
 
     Call arguments: a list of tensors of shape `(batch, num_classes)`, one per member; `(batch, 1)`, one sigmoid unit,
     counts as two classes. Output: `(batch, num_classes)`, rows sum to 1.
@@ -46,8 +50,8 @@ class ArchitectureGate(base.Combiner):
 
     >>> gate = ek.ArchitectureGate([{"depth": 16.0, "skill": 0.8}, {"depth": 53.0, "skill": 0.9}])
     >>> p = gate([np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])])
-    >>> np.round(keras.ops.convert_to_numpy(p), 3).tolist()  # not fitted: their mean
-    [[0.7, 0.3]]
+    >>> np.round(keras.ops.convert_to_numpy(p), 2).tolist()  # not fitted: sqrt(.45) to sqrt(.05), 3 to 1
+    [[0.75, 0.25]]
     """
 
     def __init__(self, descriptors, units=(16,), **kwargs):
@@ -60,7 +64,13 @@ class ArchitectureGate(base.Combiner):
             keras.layers.Dense(width, "relu", dtype="float32", name=f"{self.name}_hidden_{i}")
             for i, width in enumerate(self.units)
         ]
-        self.score = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name=f"{self.name}_score")
+        self.score = keras.layers.Dense(
+            1, use_bias=False, kernel_initializer="zeros", dtype="float32", name=f"{self.name}_score"
+        )
+        # One number, in a stock layer: a variable of one's own would not stay one in an ensemble's graph.
+        self.sharpness = keras.layers.Dense(
+            1, use_bias=False, kernel_initializer="ones", dtype="float32", name=f"{self.name}_sharpness"
+        )
 
     def build(self, input_shape):
         """Builds the network for predictions of these shapes, one per member."""
@@ -69,9 +79,25 @@ class ArchitectureGate(base.Combiner):
         for layer in [*self.hidden, self.score]:
             layer.build(shape)
             shape = (None, layer.units)
+        self.sharpness.build((None, num_classes, 1))
+        self._num_classes = num_classes
 
     def call(self, predictions):
-        """Returns the mixture of a list of probabilities, one tensor per member."""
+        """Returns the weighted geometric vote of a list of probabilities, one tensor per member."""
+        weights = self.weigh(predictions)
+        parts = [weights[:, i : i + 1] * base.log_probabilities(p) for i, p in enumerate(predictions)]
+        mean = sum(parts[1:], start=parts[0])
+        return ops.softmax(ops.squeeze(self.sharpness(ops.expand_dims(mean, -1)), -1), axis=-1)
+
+    def weigh(self, predictions):
+        """Returns each member's weight for each image.
+
+        Args:
+            predictions: List of tensors of probabilities, as `call` takes them.
+
+        Returns:
+            Tensor `(batch, members)`; every row sums to 1.
+        """
         predictions = [base.as_probabilities(p) for p in predictions]
         if len(predictions) != len(self.descriptors or ()):
             raise ValueError(
@@ -79,9 +105,9 @@ class ArchitectureGate(base.Combiner):
                 f"{len(self.descriptors or ())} descriptors."
             )
         scores = [self._score(x) for x in self.seen(predictions)]
-        weights = ops.softmax(ops.concatenate(scores, axis=-1), axis=-1)
-        parts = [weights[:, i : i + 1] * p for i, p in enumerate(predictions)]
-        return sum(parts[1:], start=parts[0])
+        scores = ops.concatenate(scores, axis=-1)
+        # A softmax, written out: that of Keras warns where there is one member.
+        return ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))
 
     def with_descriptors(self, descriptors):
         """Returns a gate for other members, with the weights of this one.
@@ -95,19 +121,18 @@ class ArchitectureGate(base.Combiner):
             )
         gate = type(self).from_config({**self.get_config(), "descriptors": descriptors})
         if self.built:
-            num_classes = (self.hidden or [self.score])[0].kernel.shape[0] - 3 - len(self.descriptors[0])
-            gate.build([(None, num_classes // 2)] * len(descriptors))
-            gate.built = True
+            gate.build([(None, self._num_classes)] * len(descriptors))
             gate.set_weights(self.get_weights())
         return gate
 
     def draw_weights(self, seed):
-        """Draws the hidden layers' kernels anew (Glorot uniform), the same ones from `seed` on every backend."""
+        """Draws the hidden kernels anew (Glorot uniform), the same from `seed` on every backend; all scores are 0."""
         rng = np.random.default_rng(seed)
         for layer in self.hidden:
             limit = np.sqrt(6 / sum(layer.kernel.shape))
             layer.set_weights([rng.uniform(-limit, limit, layer.kernel.shape), np.zeros(layer.units)])
         self.score.set_weights([np.zeros(self.score.kernel.shape)])
+        self.sharpness.set_weights([np.ones((1, 1))])
 
     def get_config(self):
         """Returns the arguments that make this layer again."""

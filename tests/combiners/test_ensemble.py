@@ -8,6 +8,7 @@ from tiny_members import tiny_member
 
 from ensemble_keras.combiners.concatenation import ConcatenateDense
 from ensemble_keras.combiners.ensemble import build_ensemble
+from ensemble_keras.combiners.gating import ArchitectureGate
 from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
 
@@ -20,7 +21,17 @@ COMBINERS = {
     "concatenate": (lambda: ConcatenateDense(2), True),
     "concatenate_sigmoid": (lambda: ConcatenateDense(1, units=(3,), activation="sigmoid"), True),
     "stacking": (lambda: StackedMetaLearner(2, units=(4,)), True),
+    "architecture_gate": (lambda: drawn_gate([{"depth": 16.0}] * 3), False),
+    "architecture_gate_described": (lambda: drawn_gate([{"depth": 9.0}, {"depth": 50.0}, {"depth": 121.0}]), True),
 }
+
+
+def drawn_gate(descriptors):
+    """A gate with random weights: one that is not fitted treats all members alike."""
+    gate, rng = ArchitectureGate(descriptors), np.random.default_rng(0)
+    gate.build([(None, 2)] * len(descriptors))
+    gate.set_weights([rng.normal(size=w.shape) for w in gate.get_weights()[:-1]] + [[[2.0]]])
+    return gate
 
 
 class Gate(keras.layers.Layer):

@@ -20,6 +20,7 @@ import ensemble_keras as ek
 from ensemble_keras import pipeline
 from ensemble_keras.backbones import registry
 from ensemble_keras.data.splits import make_folds
+from ensemble_keras.members import fold_training
 from ensemble_keras.members.head_fitting import fit_head
 from ensemble_keras.members.member import HEADS
 
@@ -495,6 +496,23 @@ def test_a_run_that_is_started_again_computes_nothing(data, tmp_path, monkeypatc
         classifier(directory=tmp_path / "run", seed=1, **arguments).fit(x, y)
 
 
+def test_folds_that_kept_more_than_is_wanted_are_taken_up(data, tmp_path, monkeypatch):
+    x, y = data
+    options = {"backbones": [random_backbone("a")], "fine_tune": ek.FineTuning(epochs=1), "cv": 2}
+    average = classifier(directory=tmp_path, refit=False, **options).fit(x, y)
+    done, run = [], fold_training.Trainer.run
+    monkeypatch.setattr(
+        fold_training.Trainer, "run", lambda self, *a, **k: done.append(self.name) or run(self, *a, **k)
+    )
+    with pytest.warns(UserWarning, match="refit: False then, True now"):
+        refitted = classifier(directory=tmp_path, refit=True, **options).fit(x, y)
+    assert done == ["a, all images"]
+    np.testing.assert_array_equal(refitted.out_of_fold_, average.out_of_fold_)
+    assert refitted.members_[0].count_params() < average.members_[0].count_params()
+    alone = classifier(**options).fit(x, y)
+    np.testing.assert_allclose(refitted.predict_proba(x), alone.predict_proba(x), atol=1e-6)
+
+
 def test_evaluate_reports_and_the_page_is_written(fitted, tmp_path):
     x, y = pictures(30, seed=1)
     report = fitted.evaluate(x, NAMES[y])
@@ -561,7 +579,7 @@ def test_a_member_that_becomes_nan_says_so(data):
     training = dataclasses.replace(SHORT, learning_rate=1e30)
     fitted = classifier(backbones=["CNN(filters=(8, 16))", random_backbone("a")], training=training).fit(x, y)
     note = fitted.leaderboard_.set_index("name").loc["CNN(filters=(8, 16))", "note"]
-    assert "loss became NaN in epoch" in note
+    assert note.startswith("fold 1: loss became NaN in epoch")
     assert np.isfinite(fitted.predict_proba(x)).all()
 
 

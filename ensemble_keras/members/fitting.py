@@ -6,13 +6,11 @@ import time
 import keras
 import numpy as np
 
-from ensemble_keras.data.splits import make_folds
-from ensemble_keras.features.extraction import predict
 from ensemble_keras.features.keys import architecture_fingerprint, array_digest, model_fingerprint
-from ensemble_keras.members.head_fitting import fit_head, solve_head
-from ensemble_keras.members.initialisation import reinitialised, set_state
+from ensemble_keras.members.fold_training import FoldTraining, average_of
+from ensemble_keras.members.head_fitting import fit_head
 from ensemble_keras.members.member import HEADS, build_member, set_head
-from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, weight_arrays, weights_of
+from ensemble_keras.members.trainer import Trainer, weights_of
 from ensemble_keras.members.unfreezing import unfrozen
 
 
@@ -171,36 +169,33 @@ def fit_trained_member(
         "seed": seed,
         **trainer.depends_on(),
     }
-    # A run that kept the features, too, has all that one without them needs.
-    first_fold = f"{name} fold {folds.min()}"
-    with_features = with_features or run.has(first_fold, {**depends_on, "with_features": True, "refit": refit})
-    depends_on |= {"with_features": with_features, "refit": refit}
-    unit = _TrainingUnit(name, trainer, dataset, folds, features, validation, seed, with_features, run, depends_on)
-    results = [unit.fold(fold, keep_weights=not refit) for fold in np.unique(folds)]
-    epochs = round(float(np.mean([result["best_epoch"] for result in results])))
+    depends_on |= _kept(run, f"{name} fold {folds.min()}", depends_on, with_features=with_features, refit=refit)
+    training = FoldTraining(name, trainer, dataset, folds, features, validation, seed, run, depends_on)
+    results = {int(fold): training.fold(fold) for fold in np.unique(folds)}
+    epochs = round(float(np.mean([result["best_epoch"] for result in results.values()])))
     if features is None:
         epochs = max(1, epochs)
+    said = {f"fold {fold + 1}": result["note"] for fold, result in results.items()}
     if refit:
-        final = unit.final(epochs)
+        final = training.final(epochs)
         template.set_weights(weights_of(final))
-        model, last = template, [final]
+        model, said["all images"] = template, final["note"]
     else:
-        model, last = _average_of(template, [weights_of(result) for result in results]), []
+        model = average_of(template, [weights_of(result) for result in results.values()])
     trainer.release()
     out_of_fold = np.empty((len(dataset), num_classes), "float32")
-    for fold, result in zip(np.unique(folds), results, strict=True):
+    for fold, result in results.items():
         out_of_fold[folds == fold] = result["out_of_fold"]
-    notes = [str(result["note"]) for result in (*results, *last) if str(result["note"])]
     return FittedMember(
         name=name,
         model=model,
         out_of_fold=out_of_fold,
-        features=np.stack([r["features"] for r in results]) if with_features else None,
+        features=np.stack([r["features"] for r in results.values()]) if with_features else None,
         final_features=final["features"] if with_features else None,
         # The first fold's curves have a validation part; the last training has none.
-        history=_history(results[0]),
+        history=_history(results[folds.min()]),
         seconds=time.perf_counter() - start,
-        note="; ".join(dict.fromkeys(notes)),
+        note="; ".join(f"{which}: {note}" for which, note in said.items() if str(note)),
         details={
             "head": depends_on["head"],
             "trained": "end to end" if features is None else "fine-tuned",
@@ -210,114 +205,19 @@ def fit_trained_member(
     )
 
 
-@dataclasses.dataclass
-class _TrainingUnit:
-    """The trainings of a member with one network; the result of each is a dict of arrays."""
+def _kept(run, first_fold, depends_on, **wanted):
+    """Returns what folds keep: what is wanted, or what an earlier run kept, where that is more and will do.
 
-    name: str
-    trainer: Trainer
-    dataset: object
-    folds: np.ndarray
-    features: np.ndarray | None
-    validation: object
-    seed: int
-    with_features: bool
-    run: object
-    depends_on: dict
-
-    def __post_init__(self):
-        self._start = [keras.ops.convert_to_numpy(variable) for variable in self.trainer.network.variables]
-
-    def fold(self, fold, *, keep_weights):
-        rest = np.flatnonzero(self.folds != fold)
-        seed = self._seed(int(fold))
-        unit = f"{self.name} fold {fold}"
-
-        def compute():
-            rows, validation = rest, self.validation
-            if validation is None:
-                kept, held = inner_split(self.dataset[rest], self.trainer.settings, seed)
-                rows, validation = rest[kept], self.dataset[rest[held]] if len(held) else None
-            self.trainer.name = f"{self.name}, fold {fold + 1} of {self.folds.max() + 1}"
-            arrays = self._train(rows, validation, seed, None, self.run.checkpoint(unit, self.depends_on))
-            held_out = self.dataset[np.flatnonzero(self.folds == fold)]
-            arrays["out_of_fold"] = predict(self.trainer.network, held_out, verbose=0)
-            return arrays | (weight_arrays(self.trainer.network) if keep_weights else {})
-
-        return self.run.unit(unit, self.depends_on, compute)[0]
-
-    def final(self, epochs):
-        unit, depends_on = f"{self.name} final", {**self.depends_on, "epochs": epochs}
-
-        def compute():
-            self.trainer.name = f"{self.name}, all images"
-            rows, checkpoint = np.arange(len(self.dataset)), self.run.checkpoint(unit, depends_on)
-            arrays = self._train(rows, None, self._seed(-1), epochs, checkpoint)
-            return arrays | weight_arrays(self.trainer.network)
-
-        return self.run.unit(unit, depends_on, compute)[0]
-
-    def _seed(self, number):
-        # By name, not by position: another member in the list changes nothing here.
-        entropy = [self.seed, number + 1, *self.name.encode()]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-    def _train(self, rows, validation, seed, epochs, checkpoint):
-        network = self.trainer.network
-        if self.features is None:
-            set_state(network, reinitialised(network, seed))
-        else:
-            for variable, value in zip(network.variables, self._start, strict=True):
-                variable.assign(value)
-            solve_head(
-                network,
-                self.features[rows],
-                self.dataset.labels[rows],
-                self._folds_of(rows),
-                class_weight=self.trainer.class_weight,
-                sampling=self.trainer.sampling,
-                seed=seed,
-            )
-        arguments = {"seed": seed, "epochs": epochs, "checkpoint": checkpoint}
-        arrays = result_arrays(self.trainer.run(self.dataset[rows], validation, **arguments))
-        if self.with_features:
-            trunk = keras.Model(network.inputs, network.get_layer("features").output)
-            arrays["features"] = predict(trunk, self.dataset, verbose=0)
-        return arrays
-
-    def _folds_of(self, rows):
-        """Folds of training images, by which a head's strength is chosen; halves where two folds leave but one."""
-        folds = self.folds[rows]
-        if len(np.unique(folds)) > 1:
-            return folds
-        groups, labels = self.dataset.groups, self.dataset.labels[rows]
-        digests = self.dataset.digests()
-        return make_folds(
-            labels,
-            groups=None if groups is None else groups[rows],
-            digests=[digests[row] for row in rows],
-            cv=2,
-            seed=self.seed,
-        )
+    One that kept features, too, has all that one without them needs, and so has one that kept each fold's weights.
+    """
+    richer = [wanted, {**wanted, "with_features": True}, {**wanted, "refit": False}]
+    return next((kept for kept in richer if run.has(first_fold, {**depends_on, **kept})), wanted)
 
 
 def check_unfreezing(trunk, settings):
     """Raises `ValueError` if settings name a layer to unfreeze, or a number of blocks, that a backbone has not."""
     with unfrozen(build_member(trunk, 2), settings):
         pass
-
-
-def _average_of(template, weights):
-    """Returns one model that averages the probabilities of the folds' networks."""
-    networks = []
-    for number, values in enumerate(weights, start=1):
-        network = keras.models.clone_model(template)
-        network.name = f"{template.name}_fold_{number}"
-        network.set_weights(values)
-        networks.append(network)
-    images = keras.Input(template.input_shape[1:], name="images")
-    outputs = keras.layers.Average(name="predictions")([network(images) for network in networks])
-    return keras.Model(images, outputs, name=template.name)
 
 
 def _head_arrays(layers):

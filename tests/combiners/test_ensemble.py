@@ -30,7 +30,7 @@ def drawn_gate(descriptors):
     """A gate with random weights: one that is not fitted treats all members alike."""
     gate, rng = ArchitectureGate(descriptors), np.random.default_rng(0)
     gate.build([(None, 2)] * len(descriptors))
-    gate.set_weights([rng.normal(size=w.shape) for w in gate.get_weights()[:-1]] + [[[2.0]]])
+    gate.set_weights([rng.normal(size=w.shape) for w in gate.get_weights()])
     return gate
 
 

@@ -17,7 +17,7 @@ def test_out_of_fold_predictions_of_a_frozen_backbone(head):
 
 def test_out_of_fold_predictions_of_a_trained_backbone():
     x, y = pictures(90)
-    settings = ek.Training(epochs=12, learning_rate=0.01, batch_size=16)
+    settings = ek.Training(epochs=30, learning_rate=0.01, batch_size=16)
     p = ek.out_of_fold_predictions("CNN(filters=(8, 16))", x, y, cv=2, image_size=16, training=settings, verbose=0)
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
     assert np.mean(p.argmax(axis=1) == y) > 0.6

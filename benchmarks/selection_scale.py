@@ -20,7 +20,6 @@ from sklearn.metrics import log_loss
 import ensemble_keras as ek
 from ensemble_keras.combiners.scores import true_class_probabilities
 
-
 # SciPy's solver gets so many members.
 _FEW = 300
 

@@ -74,6 +74,7 @@ class ArchitectureGate(base.Combiner):
 
     def build(self, input_shape):
         """Builds the network for predictions of these shapes, one per member."""
+        self._check_count(len(input_shape))
         num_classes = max(input_shape[0][-1], 2)
         shape = (None, 2 * num_classes + 3 + len(self.descriptors[0]))
         for layer in [*self.hidden, self.score]:
@@ -99,11 +100,7 @@ class ArchitectureGate(base.Combiner):
             Tensor `(batch, members)`; every row sums to 1.
         """
         predictions = [base.as_probabilities(p) for p in predictions]
-        if len(predictions) != len(self.descriptors or ()):
-            raise ValueError(
-                f"Expected one prediction per descriptor. Received: {len(predictions)} members for "
-                f"{len(self.descriptors or ())} descriptors."
-            )
+        self._check_count(len(predictions))
         scores = [self._score(x) for x in self.seen(predictions)]
         scores = ops.concatenate(scores, axis=-1)
         # A softmax, written out: that of Keras warns where there is one member.
@@ -147,6 +144,13 @@ class ArchitectureGate(base.Combiner):
         count = len(predictions)
         mean = sum(predictions[1:], start=predictions[0]) / count
         return [self._seen(p, mean, count, d) for p, d in zip(predictions, self.descriptors, strict=True)]
+
+    def _check_count(self, members):
+        if members != len(self.descriptors or ()):
+            raise ValueError(
+                f"Expected one descriptor per member. Received: {len(self.descriptors or ())} descriptors for "
+                f"{members} members."
+            )
 
     def _seen(self, p, mean, count, descriptor):
         logarithms = ops.log(ops.maximum(p, base.SMALLEST_PROBABILITY))

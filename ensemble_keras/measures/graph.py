@@ -1,5 +1,12 @@
 """Graph: the calls of layers that make up a functional model."""
 
+import keras
+
+
+def has_graph(layer):
+    """Returns whether a layer is a functional or built sequential model, whose layers and shapes are known."""
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None) and getattr(layer, "outputs", None))
+
 
 def calls(model):
     """Returns the nodes of a functional model in the order in which they run, those of nested models left out.

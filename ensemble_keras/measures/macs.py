@@ -9,7 +9,7 @@ import keras
 import pandas as pd
 from keras import layers
 
-from ensemble_keras.measures.graph import calls
+from ensemble_keras.measures.graph import calls, has_graph
 from ensemble_keras.measures.mac_rules import macs_of_call
 
 
@@ -58,7 +58,7 @@ def count_macs(model):
     >>> ek.count_macs(model).total  # 6 x 6 positions, 3 x 3 x 3 x 4 weights
     3888
     """
-    if not _has_graph(model):
+    if not has_graph(model):
         raise ValueError(
             "`model` must be a functional or built sequential model, whose layers and shapes are known. "
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}."
@@ -86,10 +86,6 @@ class _Step:
     inside: list | None
 
 
-def _has_graph(model):
-    return bool(isinstance(model, keras.Model) and getattr(model, "inputs", None) and getattr(model, "outputs", None))
-
-
 def _steps(model, inputs):
     """Returns the steps of a model on inputs of these shapes, in the order in which they run."""
     # A nested model that takes images of any size has sizes only where it is called.
@@ -101,7 +97,7 @@ def _steps(model, inputs):
         tensors |= dict(zip(map(id, node.outputs), outputs, strict=True))
         given = [tensors[id(tensor)] for tensor in node.input_tensors]
         _check_sizes(layer, [*given, *outputs])
-        inside = _steps(layer, given) if _has_graph(layer) else None
+        inside = _steps(layer, given) if has_graph(layer) else None
         steps.append(_Step(layer, _operands(layer, args, kwargs), given, outputs, inside))
     return steps
 
@@ -129,11 +125,19 @@ def _rows(steps, around=""):
         output = step.outputs[0].shape
         yield {
             "layer": name,
-            "kind": type(layer).__name__,
+            "kind": _kind(layer),
             "output_shape": tuple(output[1:]),
             "parameters": layer.count_params() if isinstance(layer, layers.Layer) else 0,
             "macs": macs_of_call(layer, step.operands, output),
         }
+
+
+def _kind(layer):
+    """Returns the class of a layer; of a wrapper, that of what it wraps, too: `"Bidirectional(LSTM)"`."""
+    name, inner = type(layer).__name__, getattr(layer, "layer", None)
+    if isinstance(layer, layers.Bidirectional):
+        inner = layer.forward_layer
+    return f"{name}({_kind(inner)})" if isinstance(inner, layers.Layer) else name
 
 
 def _peak(steps, inputs):

@@ -195,7 +195,9 @@ def test_wrong_descriptors_are_refused(table):
         ArchitectureGate([{"depth": 1}, {"depth": np.nan}])
     with pytest.raises(ValueError, match="widths of at least 1. Received: .0,."):
         ArchitectureGate(DESCRIPTORS, units=(0,))
-    with pytest.raises(ValueError, match="one prediction per descriptor. Received: 3 members for 2 descriptors"):
+    with pytest.raises(ValueError, match="one descriptor per member. Received: 2 descriptors for 3 members"):
         combine(ArchitectureGate(DESCRIPTORS[:2]), table[0])
+    with pytest.raises(ValueError, match="Received: 0 descriptors for 3 members"):
+        fit_combiner(ArchitectureGate(None), *table)
     with pytest.raises(ValueError, match=r"`descriptors` must have the names \['depth', 'skill'\]"):
         fit_combiner(ArchitectureGate(DESCRIPTORS), *table).with_descriptors([{"depth": 1.0}])

@@ -10,7 +10,7 @@ import keras
 
 _LOGGER = logging.getLogger("ensemble_keras")
 # What the backends call it: TensorFlow's error class, and the status in JAX's and torch's messages.
-_SIGNS = ("resource_exhausted", "out of memory", "oom when allocating")
+_SIGNS = ("resource_exhausted", "out of memory", "out_of_memory", "oom when allocating")
 
 
 def free():
@@ -48,11 +48,15 @@ def _registered_gradients():
 
 
 def is_out_of_memory(error):
-    """Returns whether an exception says that memory ran out, on any backend."""
+    """Returns whether an exception says that memory ran out, on any backend, or was raised while such a one was."""
     if isinstance(error, MemoryError):
         return True
     text = f"{type(error).__name__} {error}".lower()
-    return type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError") or any(s in text for s in _SIGNS)
+    if type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError") or any(s in text for s in _SIGNS):
+        return True
+    # On JAX `fit` finalizes averaged weights even after a failed step, which has taken the weights along: an error
+    # of its own, that would hide the first.
+    return error.__context__ is not None and is_out_of_memory(error.__context__)
 
 
 def with_smaller_batches(step, batch_size, *, name):

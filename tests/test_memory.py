@@ -21,12 +21,22 @@ class ResourceExhaustedError(Exception):
         (ResourceExhaustedError("OOM when allocating tensor with shape[64,3]"), True),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), True),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY"), True),
         (ValueError("shapes differ"), False),
         (KeyError("zoom"), False),
     ],
 )
 def test_out_of_memory_is_known_on_any_backend(error, expected):
     assert memory.is_out_of_memory(error) is expected
+
+
+def test_an_error_in_the_clean_up_after_it_does_not_hide_it():
+    with pytest.raises(TypeError) as caught:
+        try:
+            raise MemoryError("no room")
+        finally:
+            raise TypeError("no weights")
+    assert memory.is_out_of_memory(caught.value)
 
 
 def test_the_batch_is_halved_until_it_fits_and_each_time_is_said(caplog):

@@ -8,6 +8,7 @@ import numpy as np
 
 from ensemble_keras.runs import atomic_path
 
+# Of the watch, JSON values.
 _FIELDS = ("history", "start", "note", "best_epoch", "best", "finished")
 
 
@@ -25,12 +26,17 @@ class Checkpoint(keras.callbacks.Callback):
         self._path, self._trainee, self._watch = None if path is None else pathlib.Path(path), trainee, watch
 
     def restore(self):
-        """Puts the kept state back; returns the number of epochs that are done, 0 where there is no file."""
+        """Puts the kept state back; returns the number of epochs that are done.
+
+        0 where there is no file, or one of another batch size (memory ran out later): its optimizer took other steps.
+        """
         if self._path is None or not self._path.exists():
             return 0
         with np.load(self._path, allow_pickle=False) as file:
             arrays = dict(file)
         state = json.loads(str(arrays.pop("state")))
+        if state["batch_size"] != self._trainee.settings.batch_size:
+            return 0
         for field in _FIELDS:
             setattr(self._watch, field, state[field])
         self._watch.weights = _take(arrays, "best")
@@ -46,7 +52,8 @@ class Checkpoint(keras.callbacks.Callback):
         assert self.model is self._trainee
         arrays = {f"variable_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self._variables())}
         arrays |= {f"best_{i}": value for i, value in enumerate(self._watch.weights)}
-        state = {field: getattr(self._watch, field) for field in _FIELDS} | {"epochs": epoch + 1}
+        state = {field: getattr(self._watch, field) for field in _FIELDS}
+        state |= {"epochs": epoch + 1, "batch_size": int(self._trainee.settings.batch_size)}
         with atomic_path(self._path) as temporary:
             np.savez(temporary, state=json.dumps(state), **arrays)
 

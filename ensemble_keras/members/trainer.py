@@ -90,7 +90,7 @@ class Trainer:
             A `TrainingResult`; its `note` says where the start was kept.
 
         Raises:
-            MemoryError: If not even one image at a time fits.
+            MemoryError: If not even one image at a time fits; the network is as it was.
         """
         # Layers without a seed have a random state that no other process has.
         for number, variable in enumerate(v for v in self.network.variables if v.name == "seed_generator_state"):
@@ -100,12 +100,19 @@ class Trainer:
         images = hold_decoded(resampled(images, self.sampling, seed), size)
         validation = validation and hold_decoded(validation, size)
 
-        def step(batch_size):
+        def put_back():
             for variable, value in zip(self.network.variables, start, strict=True):
                 variable.assign(value)
+
+        def step(batch_size):
+            put_back()
             return self._train(images, validation, batch_size, seed=seed, epochs=epochs, checkpoint=checkpoint)
 
-        return memory.with_smaller_batches(step, self.settings.batch_size, name=self.name)[0]
+        try:
+            return memory.with_smaller_batches(step, self.settings.batch_size, name=self.name)[0]
+        except MemoryError:
+            put_back()
+            raise
 
     def release(self):
         """Frees what was compiled for training; the network stays."""

@@ -72,6 +72,24 @@ def class_weights(labels, classes, class_weight):
     return weights.tolist()
 
 
+def with_class_indices_of(dataset, classes):
+    """Returns a dataset with its labels as indices into the classes of another one.
+
+    Args:
+        dataset: An `ImageDataset` whose labels are names, classes as in `classes`, or class indices.
+        classes: Array `(num_classes,)`.
+
+    Raises:
+        ValueError: If there are no labels, or one is not a class.
+    """
+    labels = dataset.labels
+    if labels is None:
+        raise ValueError("Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset.")
+    if dataset.class_names is not None:
+        labels = np.asarray(dataset.class_names)[labels]
+    return dataset.with_labels(encode_labels(labels, classes))
+
+
 def encode_labels(labels, classes):
     """Returns labels as indices into `classes`.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ensemble_keras._validation import check_choice
 from ensemble_keras.data.inputs import as_dataset
-from ensemble_keras.data.labels import class_weights
+from ensemble_keras.data.labels import class_weights, with_class_indices_of
 from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.features.extraction import extract
 from ensemble_keras.features.keys import architecture_fingerprint, model_fingerprint
@@ -52,7 +52,8 @@ def fine_tune(
     and members and combiner train together. Then layers are unfrozen as `settings` say. The weights of the best
     epoch are kept; where none is better than the start on the validation images, the start is, and `note` says so.
 
-    Where only the top trains and nothing is augmented, the activations below the cut are computed once.
+    Where only the top trains and nothing is augmented, the activations below the cut are computed once; dropout below
+    it is off.
 
     Args:
         model: A member (`build_member`), an ensemble (`build_ensemble`), or another functional `keras.Model` from
@@ -60,8 +61,9 @@ def fine_tune(
         x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
         y: Labels `(n,)`: class indices, or names, whose sorted order is the model's. Not needed with a labelled
             `ImageDataset`.
-        validation_data: `(x, y)` or an `ImageDataset` for early stopping and the choice of the best epoch. Defaults
-            to `None`: a stratified part of the training images (`settings.validation_split`), whole groups.
+        validation_data: `(x, y)` or an `ImageDataset` with the same classes, for early stopping and the choice of the
+            best epoch; nothing is augmented there. Defaults to `None`: a stratified part of the training images
+            (`settings.validation_split`), whole groups.
         settings: `FineTuning`. Defaults to `FineTuning()`.
         augmentation: Name of a policy, a Keras layer or a list of such; see `build_augmentation`. Only training
             images are changed; nothing of it is in the model.
@@ -73,7 +75,8 @@ def fine_tune(
             with the same weights on a CPU. Defaults to `None`: nothing is kept.
         devices: `None` (one), an int, `"all"`, or a list of names as in `keras.distribution.list_devices()`: every
             batch is divided among them. JAX backend.
-        callbacks: `keras.callbacks.Callback`s (TensorBoard, ...). Their `model` holds the given one as `network`.
+        callbacks: Sequence of `keras.callbacks.Callback`s (TensorBoard, ...). Their `model` holds the given one as
+            `network`, and is no file's: a `ModelCheckpoint` takes `save_weights_only=True`.
         probe: Whether a member's head is solved first. If not, the start must not have seen the validation images: it
             would look better than it is, and be kept. Defaults to `True`.
         seed: Int. Of the split, the order of images, augmentation. Defaults to 0.
@@ -96,6 +99,8 @@ def fine_tune(
     2
     """
     settings = FineTuning() if settings is None else settings
+    if not isinstance(settings, FineTuning):
+        raise ValueError(f"`settings` must be None or FineTuning settings. Received: {settings!r}.")
     check_choice("sampling", sampling, SAMPLINGS)
     num_classes = max(model.output_shape[-1], 2)
     dataset, classes = _class_indices(as_dataset(x, y, groups=groups), num_classes)
@@ -105,7 +110,7 @@ def fine_tune(
         images, validation = dataset[rows], dataset[held] if len(held) else None
     else:
         parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
-        images, (validation, _) = dataset, _class_indices(as_dataset(*parts), num_classes)
+        images, validation = dataset, with_class_indices_of(as_dataset(*parts), classes)
     trainer = Trainer(
         model,
         settings,

@@ -1,6 +1,8 @@
 """Settings: how a network is trained by gradient descent, from random weights or from pretrained ones."""
 
 import dataclasses
+import math
+import numbers
 
 import keras
 
@@ -17,8 +19,8 @@ class Training:
 
     Attributes:
         epochs: Int, the most passes over the training images; the learning rate falls to 0 over them.
-        batch_size: Int, the most images per step. All steps take equally many; halved, and said once, where memory
-            runs out.
+        batch_size: Int, the most images per step. All steps take equally many. Where memory runs out it is halved,
+            which the log says, and training starts again, at the same learning rate.
         optimizer: A Keras optimizer's name, in lower case (`"adamw"`, Loshchilov & Hutter, 2019), or an optimizer:
             of this a copy is used with its own learning rate, weight decay, clipping and averaging.
         learning_rate: Float, after the warm-up.
@@ -30,8 +32,9 @@ class Training:
         global_clipnorm: Float, the largest norm of all gradients together, or `None`: not clipped.
         ema_momentum: Float in (0, 1): the weights become their exponential moving average (Polyak & Juditsky,
             1992); `None`: they are the last ones.
-        monitor: What early stopping and the best epoch go by: `"val_loss"`, `"val_accuracy"` or `"val_auc"` (ROC AUC,
-            the mean over classes).
+        monitor: What early stopping and the best epoch go by: `"val_loss"` (the plain cross-entropy by the weights of
+            the classes, whatever `loss` and `label_smoothing` are), `"val_accuracy"` or `"val_auc"` (ROC AUC, the
+            mean over classes).
         patience: Int, epochs without a better value after which training stops.
         validation_split: Float in (0, 1): share of the training images, stratified and by group, that early stopping
             looks at where no validation data are given. Never the images of the held-out fold.
@@ -57,23 +60,18 @@ class Training:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "patience"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                "`learning_rate` must be above 0 and `weight_decay` at least 0. "
-                f"Received: {self.learning_rate} and {self.weight_decay}."
-            )
-        _check("validation_split", self.validation_split, 0 < self.validation_split < 1, "between 0 and 1")
-        _check("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs < self.epochs, "from 0 to below `epochs`")
-        _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
-        _check(
-            "global_clipnorm",
-            self.global_clipnorm,
-            self.global_clipnorm is None or self.global_clipnorm > 0,
-            "above 0, or None",
-        )
-        ema = self.ema_momentum
-        _check("ema_momentum", ema, ema is None or 0 < ema < 1, "between 0 and 1, or None")
+            _check_int(name, getattr(self, name))
+        _check("learning_rate", self.learning_rate, "above 0", lambda rate: rate > 0)
+        _check("weight_decay", self.weight_decay, "at least 0", lambda decay: decay >= 0)
+        _check("validation_split", self.validation_split, "between 0 and 1", lambda share: 0 < share < 1)
+        _check("warmup_epochs", self.warmup_epochs, "from 0 to below `epochs`", lambda n: 0 <= n < self.epochs)
+        _check("label_smoothing", self.label_smoothing, "in [0, 1)", lambda share: 0 <= share < 1)
+        if self.global_clipnorm is not None:
+            _check("global_clipnorm", self.global_clipnorm, "above 0, or None", lambda norm: norm > 0)
+        if self.ema_momentum is not None:
+            _check("ema_momentum", self.ema_momentum, "between 0 and 1, or None", lambda share: 0 < share < 1)
+        check_choice("mixed_precision", self.mixed_precision, (None, True, False))
+        check_choice("jit_compile", self.jit_compile, ("auto", True, False))
         check_choice("loss", self.loss, LOSSES)
         check_choice("monitor", self.monitor, MONITORS)
         if isinstance(self.optimizer, str):
@@ -106,8 +104,8 @@ class FineTuning(Training):
             trains.
         train_batch_norm: Whether batch normalisation trains and uses the statistics of its batch. Defaults to
             `False`: it stays as it was trained, which small batches of other images would wreck.
-        layer_decay: Float in (0, 1]: the learning rate of each block is this times that of the block after it (Clark
-            et al., 2020); weight decay goes by the common rate. Defaults to 1.
+        layer_decay: Float in (0, 1]: the learning rate of each block, and so its weight decay, is this times that of
+            the block after it (Clark et al., 2020). Defaults to 1.
     """
 
     epochs: int = 5
@@ -121,7 +119,8 @@ class FineTuning(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "in (0, 1]")
+        _check("layer_decay", self.layer_decay, "in (0, 1]", lambda factor: 0 < factor <= 1)
+        check_choice("train_batch_norm", self.train_batch_norm, (True, False))
         blocks = self.unfreeze
         if isinstance(blocks, bool) or not isinstance(blocks, int | str) or (isinstance(blocks, int) and blocks < 1):
             raise ValueError(
@@ -143,6 +142,12 @@ def as_fine_tuning(fine_tune):
     return FineTuning() if fine_tune is True else fine_tune or None
 
 
-def _check(name, value, holds, rule):
-    if not holds:
-        raise ValueError(f"`{name}` must be {rule}. Received: {value}.")
+def _check_int(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"`{name}` must be at least 1, an int. Received: {value!r}.")
+
+
+def _check(name, value, rule, holds):
+    """Raises `ValueError` unless a value is a finite number of which `holds(value)` is true."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and holds(value)):
+        raise ValueError(f"`{name}` must be {rule}. Received: {value!r}.")

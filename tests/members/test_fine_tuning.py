@@ -381,3 +381,26 @@ def test_a_head_that_starts_far_off_learns(data):
     model.get_layer("predictions").set_weights([kernel * 0, bias + np.array([0, 40, 0])])
     losses = train(model, data, QUICK).history["loss"]
     assert losses[-1] < losses[0] - 0.1
+
+
+def test_validation_data_have_the_classes_of_the_training_data(data):
+    x, y = data
+    names, seen = np.array(["ant", "bee", "cat"]), np.flatnonzero(y > 0)
+    by_name, by_index = member(), member()
+    settings = dataclasses.replace(QUICK, epochs=1)
+    # A class that has no validation image does not shift the others.
+    a = fine_tune(by_name, x, names[y], settings, validation_data=(x[seen], names[y[seen]]))
+    b = fine_tune(by_index, x, y, settings, validation_data=(x[seen], y[seen]))
+    assert a.history["val_loss"] == pytest.approx(b.history["val_loss"])
+    with pytest.raises(ValueError, match="Labels that are not in the training data: dog. Classes: ant, bee, cat"):
+        fine_tune(member(), x, names[y], validation_data=(x, np.array(["bee", "cat", "dog"])[y]))
+    with pytest.raises(ValueError, match="Labels that are not in the training data: 3"):
+        fine_tune(member(), x, y, validation_data=(x, y + 1))
+    with pytest.raises(ValueError, match="Labels are needed"):
+        fine_tune(member(), x, y, validation_data=ek.ImageDataset.from_arrays(x))
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 3}, ek.Training()])
+def test_other_settings_than_fine_tuning_are_refused(data, settings):
+    with pytest.raises(ValueError, match="`settings` must be None or FineTuning settings"):
+        fine_tune(member(), *data, settings)

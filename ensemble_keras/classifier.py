@@ -18,7 +18,7 @@ from ensemble_keras.backbones.registry import (
 )
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners.choice import named_combiners
-from ensemble_keras.data.augmentation import augmentation_config
+from ensemble_keras.data.augmentation import augmentation_text
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
 from ensemble_keras.data.leaks import SeenImages
@@ -325,9 +325,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
 
     def _settings(self, names):
         training = {
-            "training": as_training(self.training).config(),
-            "fine_tune": {name: settings.config() for name, settings in self._fine_tuning(names).items()},
-            "augmentation": augmentation_config(self.augmentation),
+            "training": _changed(as_training(self.training)),
+            "fine_tune": {name: _changed(settings) for name, settings in self._fine_tuning(names).items()},
+            "augmentation": augmentation_text(self.augmentation),
             "views": self.views,
             "sampling": self.sampling,
             "refit": self.refit,
@@ -338,6 +338,12 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             settings["class_weight"] = {str(name): weight for name, weight in self.class_weight.items()}
         # Not the combiner: another one takes up all that is there, and its own fit takes seconds.
         return {**settings, "backbones": names, "cv": str(self.cv), **training}
+
+
+def _changed(settings):
+    """Returns those of `Training` or `FineTuning` settings that are not the defaults."""
+    defaults = type(settings)().config()
+    return {name: value for name, value in settings.config().items() if value != defaults[name]}
 
 
 def _check_names(names):

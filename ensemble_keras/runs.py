@@ -18,6 +18,8 @@ from ensemble_keras._version import __version__
 
 # In the names of files that are being written: what a kill leaves is known by it.
 _PARTIAL = ".partial"
+# So many changed arguments are named in a warning.
+_LISTED = 8
 # No writer pauses so long.
 _STALE_SECONDS = 3600
 
@@ -154,11 +156,10 @@ class Run:
         path = self.directory / "run.json"
         if path.exists():
             before = json.loads(path.read_text())
-            keys = sorted(before.keys() | self.settings.keys())
-            differ = [k for k in keys if before.get(k) != self.settings.get(k)]
+            differ = [f"{name}: {then!r} then, {now!r} now" for name, then, now in _changes(before, self.settings)]
             if not differ:
                 return
-            listed = "; ".join(f"{k}: {before.get(k)!r} then, {self.settings.get(k)!r} now" for k in differ)
+            listed = "; ".join(differ[:_LISTED]) + ("; …" if len(differ) > _LISTED else "")
             warnings.warn(
                 f"{str(self.directory)!r} holds a run with other arguments ({listed}). What does not depend on them "
                 "is used again. Give another `directory` to keep the two apart.",
@@ -172,6 +173,16 @@ class Run:
         # For people only: what is done is read from the units themselves, so a torn last line harms nothing.
         with open(self.directory / "journal.jsonl", "a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _changes(before, after, prefix=""):
+    """Yields what differs between two nested dicts: its name, such as `"training.epochs"`, and both values."""
+    for key in sorted(before.keys() | after.keys()):
+        then, now = before.get(key), after.get(key)
+        if isinstance(then, dict) and isinstance(now, dict):
+            yield from _changes(then, now, f"{prefix}{key}.")
+        elif then != now:
+            yield f"{prefix}{key}", then, now
 
 
 def _remove_leftovers(folder, pattern, older_than=0):

@@ -496,6 +496,18 @@ def test_a_run_that_is_started_again_computes_nothing(data, tmp_path, monkeypatc
         classifier(directory=tmp_path / "run", seed=1, **arguments).fit(x, y)
 
 
+def test_a_directory_says_in_short_what_was_changed(data, tmp_path):
+    x, y = data
+    options = {"backbones": [random_backbone("a")], "cv": 2, "directory": tmp_path}
+    classifier(augmentation="flip", fine_tune=ek.FineTuning(epochs=1), **options).fit(x, y)
+    expected = (
+        r"\(augmentation: 'flip' then, 'none' now; fine_tune.a: \{'epochs': 1\} then, None now; "
+        r"refit: True then, False now\)"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        classifier(refit=False, **options).fit(x, y)
+
+
 def test_folds_that_kept_more_than_is_wanted_are_taken_up(data, tmp_path, monkeypatch):
     x, y = data
     options = {"backbones": [random_backbone("a")], "fine_tune": ek.FineTuning(epochs=1), "cv": 2}

@@ -93,6 +93,20 @@ def test_other_arguments_are_named(tmp_path):
         pass
 
 
+def test_of_nested_arguments_those_that_differ_are_named_and_not_too_many(tmp_path):
+    many = {f"a{i}": 0 for i in range(9)}
+    with runs.Run(tmp_path, {"training": {"epochs": 5, "optimizer": {"name": "sgd"}}, **many}):
+        pass
+    message = r"arguments \(training.optimizer.name: 'sgd' then, 'adam' now\)"
+    with (
+        pytest.warns(UserWarning, match=message),
+        runs.Run(tmp_path, {"training": {"epochs": 5, "optimizer": {"name": "adam"}}, **many}),
+    ):
+        pass
+    with pytest.warns(UserWarning, match=r"a7: 0 then, None now; …\)"), runs.Run(tmp_path, {}):
+        pass
+
+
 def test_a_directory_in_use_is_refused_and_free_after_a_kill(tmp_path):
     code = (
         "import sys, time; from ensemble_keras.runs import Run\n"

@@ -150,6 +150,21 @@ def augmentation_config(policy):
     ]
 
 
+def augmentation_text(policy):
+    """Returns a policy as people say it: names as they were given, layers by their classes.
+
+    Example:
+
+    >>> augmentation_text(["flip", keras.layers.RandomHue(0.1)])
+    'flip, RandomHue'
+    """
+    if isinstance(policy, list | tuple):
+        return ", ".join(map(augmentation_text, policy)) or "none"
+    if policy is None or isinstance(policy, str):
+        return policy or "none"
+    return ", ".join(kind.__name__ for kind, _ in _parts_of(policy))
+
+
 def has_strength(policy):
     """Returns whether a policy, or single operation, of this name does more at a higher strength.
 

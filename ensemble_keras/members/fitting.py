@@ -161,6 +161,8 @@ def fit_trained_member(
     options = {"class_weight": class_weight, "augmentation": augmentation, "sampling": sampling, "devices": devices}
     trainer = Trainer(template, settings, **options, seed=seed, verbose=verbose)
     depends_on = {
+        # From which the seeds are made, too.
+        "name": name,
         "model": architecture_fingerprint(template) if features is None else model_fingerprint(trunk),
         "head": head if features is not None else "linear",
         "data": dataset.fingerprint(),

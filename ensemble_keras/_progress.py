@@ -11,7 +11,7 @@ def progress_bar(description, total, *, unit="images", verbose=1):
         description: Text before the bar.
         total: Number of units in all.
         unit: What is counted. Defaults to `"images"`.
-        verbose: 0 shows nothing.
+        verbose: 0 shows nothing, and so does a `total` of 0.
 
     Yields:
         `advance(count)`.
@@ -30,6 +30,6 @@ def progress_bar(description, total, *, unit="images", verbose=1):
         Speed(),
         progress.TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with progress.Progress(*columns, disable=not verbose) as bar:
+    with progress.Progress(*columns, disable=not (verbose and total)) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count=1: bar.advance(task, count)

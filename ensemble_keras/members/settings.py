@@ -128,10 +128,10 @@ class FineTuning(Training):
             )
 
 
-def as_training(training):
+def as_training(training, argument="training"):
     """Returns `Training` settings as they are, and the defaults for `None`; raises `ValueError` for anything else."""
     if not isinstance(training, Training | None):
-        raise ValueError(f"`training` must be None or Training settings. Received: {training!r}.")
+        raise ValueError(f"`{argument}` must be None or Training settings. Received: {training!r}.")
     return training or Training()
 
 

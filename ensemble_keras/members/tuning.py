@@ -23,7 +23,7 @@ from ensemble_keras.data.labels import class_weights, with_class_indices
 from ensemble_keras.data.splits import make_folds, train_test_indices
 from ensemble_keras.features.extraction import extract_features
 from ensemble_keras.members.curves import DIRECTIONS
-from ensemble_keras.members.settings import Training
+from ensemble_keras.members.settings import Training, as_training
 from ensemble_keras.members.tuning_oracles import TUNERS, build_oracle, run_trials
 from ensemble_keras.members.tuning_space import keras_tuner_space, search_space
 from ensemble_keras.members.tuning_targets import HeadTarget, NetworkTarget
@@ -128,6 +128,7 @@ def tune_member(
     check_choice("tuner", tuner, TUNERS)
     check_choice("objective", objective, DIRECTIONS)
     check_seed(seed)
+    training = as_training(settings, "settings")
     if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
         raise ValueError(f"`max_trials` must be an int of at least 1. Received: {max_trials!r}.")
     if frozen and settings is not None:
@@ -154,7 +155,7 @@ def tune_member(
             features = extract_features([trunk], dataset, image_size=size, store=store, verbose=verbose)[trunk.name]
             target = HeadTarget(name, trunk, features, dataset, run, **options)
         else:
-            target = NetworkTarget(name, trunk, dataset, run, settings=settings or Training(), **options)
+            target = NetworkTarget(name, trunk, dataset, run, settings=training, **options)
         trials = _search(target, space, tuner=tuner, objective=objective, max_trials=max_trials, verbose=verbose)
         best = trials[0]
         member, values = target.fit(best.values, int(best.figures["best_epoch"]), verbose)

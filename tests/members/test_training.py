@@ -36,6 +36,12 @@ def test_training_learns_and_records_curves(datasets):
     assert result.note == ""
 
 
+def test_no_epochs_show_no_bar(datasets, capsys):
+    trainer = Trainer(member(), ek.FineTuning(epochs=1), verbose=1)
+    assert trainer.run(datasets[0], None, seed=0, epochs=0).best_epoch == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_the_best_weights_are_kept_not_the_last(datasets):
     train, validation = datasets
     model = reinitialised(member(), seed=0)
@@ -217,3 +223,50 @@ def test_an_area_under_the_curve_needs_two_classes(datasets):
         ValueError, match="`monitor='val_auc'` needs validation images of two classes.*all of class 1"
     ):
         Trainer(member(), ek.Training(monitor="val_auc"), verbose=0).run(images, one, seed=0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 5.0]])
+@pytest.mark.parametrize("loss", ["crossentropy", "focal"])
+def test_the_loss_is_keras_own_also_with_mixed_labels(loss, smoothing, weights, rng):
+    p = rng.dirichlet(np.ones(3), 6).astype("float32")
+    labels = np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]
+    labels[3:] = 0.3 * labels[3:] + 0.7 * labels[:3]  # as of MixUp
+    trainee = Trainee(member(), ek.Training(loss=loss, label_smoothing=smoothing), class_weight=weights)
+    found = trainee.compute_loss(y_pred={"predictions": p, "labels": labels})
+    own = (
+        keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=2.0, label_smoothing=smoothing)
+        if loss == "focal"
+        else keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+    )
+    expected = own(labels, p, sample_weight=None if weights is None else labels @ np.array(weights, "float32"))
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_validation_figures_are_of_unchanged_images_and_the_plain_weighted_loss(datasets):
+    weights = [1.0, 2.0, 5.0]
+    settings = ek.FineTuning(epochs=1, batch_size=16, loss="focal", label_smoothing=0.3, learning_rate=1e-9)
+    model, (images, validation) = reinitialised(member(), seed=0), datasets
+    result = Trainer(model, settings, class_weight=weights, augmentation="strong", verbose=0).run(
+        images, validation, seed=0
+    )
+    p = model.predict(validation.load(image_size=16), verbose=0)
+    loss = -np.log(p[np.arange(30), validation.labels])
+    expected = np.average(loss, weights=np.array(weights)[validation.labels])
+    assert result.start["val_loss"] == pytest.approx(expected, rel=1e-4)
+    assert result.history["val_loss"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_half_precision_resumes_and_ends_the_same(datasets, tmp_path):
+    images, validation = datasets
+    settings, weights = ek.FineTuning(epochs=3, batch_size=30, learning_rate=0.01, mixed_precision=True), []
+    for stops in ([3], [2, 3]):
+        model, path = reinitialised(member(), seed=0), tmp_path / f"{len(stops)}.npz"
+        start = model.get_weights()
+        for epochs in stops:
+            model.set_weights(start)
+            Trainer(model, settings, verbose=0).run(images, validation, seed=0, epochs=epochs, checkpoint=path)
+        weights.append(model.get_weights())
+        assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+    for whole, resumed in zip(*weights, strict=True):
+        np.testing.assert_allclose(whole, resumed, atol=1e-6)

@@ -241,6 +241,10 @@ def test_a_network_that_does_not_fit_counts_as_one_that_learned_nothing(data, mo
         ({"max_trials": 0}, "`max_trials` must be an int of at least 1. Received: 0"),
         ({"max_trials": 2.0}, "`max_trials` must be an int"),
         ({"settings": ek.Training()}, "`settings` are of end-to-end training, and this backbone is frozen"),
+        (
+            {"settings": 5, "backbone": "CNN", "hyperparameters": {}},
+            "`settings` must be None or Training settings. Received: 5",
+        ),
         ({"validation_split": 1.5}, "`test_size` must be a share between 0 and 1"),
         ({"cv": 1}, "`cv` must be a number of folds of at least 2"),
         (

@@ -3,7 +3,7 @@ import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
 import ensemble_keras as ek
-from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
+from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices, with_class_indices_of
 
 X = np.zeros((4, 8, 8, 3), "uint8")
 
@@ -71,3 +71,15 @@ def test_ints_that_are_all_names_are_those_names_and_not_indices():
     assert encode_labels(["5", "6"], np.array([5, 6])).tolist() == [0, 1]
     with pytest.raises(ValueError, match="not in the training data: 4. Classes: 1, 2, 3"):
         encode_labels([1, 4], names)
+
+
+def test_labels_are_read_by_the_classes_of_another_dataset():
+    classes = np.array(["a", "b", "c"])
+    of_names = ek.ImageDataset.from_arrays(X, ["c", "b", "c", "b"])
+    assert with_class_indices_of(of_names, classes).labels.tolist() == [2, 1, 2, 1]
+    of_indices = ek.ImageDataset.from_arrays(X, [2, 1, 2, 1])
+    assert with_class_indices_of(of_indices, classes).labels.tolist() == [2, 1, 2, 1]
+    with pytest.raises(ValueError, match="Labels that are not in the training data: d"):
+        with_class_indices_of(ek.ImageDataset.from_arrays(X, [0, 1, 0, 1], class_names=["d", "a"]), classes)
+    with pytest.raises(ValueError, match="Labels are needed"):
+        with_class_indices_of(ek.ImageDataset.from_arrays(X), classes)

@@ -8,7 +8,7 @@ from scipy import optimize, special
 from ensemble_keras.combiners import base
 
 # Fitting ends when the watched loss has not fallen for so many iterations.
-ITERATIONS, PATIENCE = 300, 20
+ITERATIONS, PATIENCE = 300, 10
 # Penalty on the squares of the kernels, as of so many rows: what keeps a small network on few rows from extremes.
 _DECAY = 3.0
 _LEAST_SHARPNESS = 0.05
@@ -18,7 +18,7 @@ def fit_gate(gate, part, watched):
     """Fits a built gate in place, from its weights on, and leaves it with its best ones; the start may be these.
 
     The network is small and the rows are few: the gradient over all rows takes milliseconds, and L-BFGS needs a
-    hundred of them where stochastic steps need thousands.
+    few dozen of them where stochastic steps need thousands.
 
     Args:
         gate: An `ArchitectureGate`, built.

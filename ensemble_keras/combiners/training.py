@@ -26,7 +26,7 @@ def train_layer(layer, part, watched, *, seed):
     """
     model, rng = _model(layer, part[0]), np.random.default_rng(seed)
     arrays, n = _flat(*part), len(part[1])
-    # A start that no epoch betters is kept: that of a gate is soft voting.
+    # A start that no epoch betters is kept.
     lowest, best, best_epoch = _log_loss(model, *_flat(*watched)), model.get_weights(), 0
     for epoch in range(EPOCHS):
         for rows in np.array_split(rng.permutation(n), min(STEPS, -(-n // BATCH_SIZE))):

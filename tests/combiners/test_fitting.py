@@ -145,6 +145,15 @@ def test_a_combiner_of_ones_own_is_trained(predictions, y, features):
     assert after < before - 0.1
 
 
+def test_a_start_that_training_does_not_better_is_kept(y, features, few_epochs):
+    sure = [np.where(np.eye(3)[labels] == 1, 0.8, 0.1).astype("float32") for labels in (y, (y + 1) % 3)]
+    layer, inputs = _Weighted(), [sure, features]
+    before = keras.ops.convert_to_numpy(layer(*inputs))
+    # It starts with the second member, which is right about the rows watched, and trains where it is wrong.
+    training.train_layer(layer, (inputs, y, np.ones(N)), (inputs, (y + 1) % 3, np.ones(N)), seed=0)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(*inputs)), before)
+
+
 def test_class_weights_move_predictions_to_the_class(predictions, y):
     unsure = predictions[:, 2:]
     for units in ((), (4,)):

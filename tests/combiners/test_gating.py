@@ -114,6 +114,19 @@ def test_where_there_is_nothing_to_learn_it_stays_near_geometric_voting():
     assert gate[0] > vote[0] - 0.02
 
 
+def test_the_start_is_kept_where_nothing_watched_gets_better():
+    y = np.arange(90) % 3
+    inputs = [np.where(np.eye(3)[y] == 1, 0.5, 0.25).astype("float32")] * 3
+    gate = ArchitectureGate(DESCRIPTORS)
+    gate([keras.ops.convert_to_tensor(p) for p in inputs])
+    gate.draw_weights(0)
+    start = gate.get_weights()
+    # Labels to fit on that make it less sure of what is watched.
+    gate_fitting.fit_gate(gate, ([inputs], (y + 1) % 3, np.ones(90)), ([inputs], y, np.ones(90)))
+    for before, after in zip(start, gate.get_weights(), strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
 def test_the_order_of_the_members_does_not_matter(table, fitted):
     predictions, order = table[0], [2, 0, 1]
     turned = fitted.with_descriptors([DESCRIPTORS[i] for i in order])

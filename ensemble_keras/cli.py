@@ -243,6 +243,8 @@ def _check_fit(options):
 
         hint = suggest(options.combiner, COMBINERS)
         raise ValueError(f"--combiner must be one of {', '.join(COMBINERS)}. Received: {options.combiner!r}.{hint}")
+    if options.fine_tune is not None and options.fine_tune < 1:
+        raise ValueError(f"--fine-tune takes a number of epochs, at least 1. Received: {options.fine_tune}.")
     _check_output(options.output, ".keras")
     if options.report and not options.test:
         raise ValueError("--report shows an evaluation: give images that are not trained on with --test.")

@@ -227,6 +227,7 @@ MISTAKES = {
     "fit train --backbones AlexNet(width='a')": "AlexNet(width='a') cannot be built with these options",
     "fit train --backbones CNN --epochs 0": "--epochs must be at least 1. Received: 0.",
     "fit train --backbones CNN --fine-tune": "--fine-tune is of backbones with pretrained weights. Received: CNN",
+    "fit train --backbones VGG16 --fine-tune 0": "--fine-tune takes a number of epochs, at least 1. Received: 0.",
     "fit train --backbones CNN --augmentation lihgt": "Unknown augmentation 'lihgt'. Did you mean 'light'?",
     "fit train --backbones CNN --augmentation light --views 3": "--views are what the heads of frozen",
     "fit train --backbones VGG16 --augmentation light": "all backbones stay frozen. Give --views",

@@ -225,7 +225,7 @@ MISTAKES = {
     "fit train --backbones CNN --cv 1": "--cv must be a number of folds of at least 2",
     "fit train --backbones CNN --image-size 0": "--image-size must be one int",
     "fit train --backbones AlexNet(width='a')": "AlexNet(width='a') cannot be built with these options",
-    "fit train --backbones CNN --epochs 0": "--epochs must be at least 1. Received: 0.",
+    "fit train --backbones CNN --epochs 0": "--epochs must be at least 1, an int. Received: 0.",
     "fit train --backbones CNN --fine-tune": "--fine-tune is of backbones with pretrained weights. Received: CNN",
     "fit train --backbones VGG16 --fine-tune 0": "--fine-tune takes a number of epochs, at least 1. Received: 0.",
     "fit train --backbones CNN --augmentation lihgt": "Unknown augmentation 'lihgt'. Did you mean 'light'?",

@@ -8,6 +8,7 @@ and SciPy's SLSQP on the simplex for the weights of 300 members.
 """
 
 import argparse
+import os
 import resource
 import sys
 import time
@@ -33,6 +34,7 @@ def main():
     options = parser.parse_args()
     if options.quick:
         options.members, options.rows = options.members // 10, options.rows // 10
+    load = os.getloadavg()[0]
     # What is loaded on first use is not what is measured.
     for call in (ek.select_members, ek.convex_weights):
         call(*pool(2, 100, 2))
@@ -60,7 +62,10 @@ def main():
             f"Log loss of the best member {best:.4f}; of the vote of {np.count_nonzero(weights)} selected members "
             f"{loss(predictions, y, weights):.4f}; of {np.count_nonzero(convex)} by convex weights "
             f"{loss(predictions, y, convex):.4f}",
-            "Another way: scikit-learn's `log_loss` for each candidate, timed for 20 of them; SciPy's SLSQP",
+            "Another way: scikit-learn's `log_loss` for each candidate, timed for 20 of them; SciPy's SLSQP; neither "
+            "checks the predictions",
+            f"Other work on the machine: load average {load:.1f} before the start, on {os.cpu_count()} cores; above "
+            "that number the CPU seconds tell more than the seconds",
         ],
     )
 

@@ -319,7 +319,7 @@ def _operation(name, changes=(), strength=None):
 
 def _built(kind, config, seeds):
     """Returns a new layer: in float32, and seeded where it was not."""
-    layer = kind.from_config({**_seeded(config, seeds), "dtype": "float32"})
+    layer = kind.from_config({**seeded(config, seeds), "dtype": "float32"})
     if keras.backend.backend() == "jax":
         # Marked so for TensorFlow's sake, whose kernel XLA does not know: here they would keep a whole training
         # step from being compiled.
@@ -329,10 +329,19 @@ def _built(kind, config, seeds):
     return layer
 
 
-def _seeded(config, seeds):
+def seeded(config, seeds, *, anew=False):
+    """Returns a layer's config with seeds drawn for what is random in it, sublayers and initializers, too.
+
+    Args:
+        config: Dict of a layer's `get_config()`.
+        seeds: `numpy.random.Generator`.
+        anew: Whether seeds that are given are replaced. Defaults to `False`: they stay.
+    """
     if isinstance(config, dict):
         return {
-            key: int(seeds.integers(2**31)) if key == "seed" and value is None else _seeded(value, seeds)
+            key: int(seeds.integers(2**31))
+            if key == "seed" and (anew or value is None)
+            else seeded(value, seeds, anew=anew)
             for key, value in config.items()
         }
-    return [_seeded(value, seeds) for value in config] if isinstance(config, list) else config
+    return [seeded(value, seeds, anew=anew) for value in config] if isinstance(config, list) else config

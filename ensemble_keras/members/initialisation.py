@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from ensemble_keras.data.augmentation import seeded
+
 
 def reinitialised(model, seed):
     """Returns a copy of a model with new random weights that depend on `seed` alone.
@@ -13,7 +15,7 @@ def reinitialised(model, seed):
     seeds = np.random.default_rng(seed)
 
     def clone(layer):
-        return layer.__class__.from_config(_seeded(layer.get_config(), seeds))
+        return layer.__class__.from_config(seeded(layer.get_config(), seeds, anew=True))
 
     return keras.models.clone_model(model, clone_function=clone, recursive=True)
 
@@ -22,12 +24,3 @@ def set_state(model, other):
     """Gives a model all state of an equal one: weights, and the random state of its dropout."""
     for variable, value in zip(model.variables, other.variables, strict=True):
         variable.assign(value)
-
-
-def _seeded(config, seeds):
-    if isinstance(config, dict):
-        return {
-            key: int(seeds.integers(2**31)) if key == "seed" else _seeded(value, seeds)
-            for key, value in config.items()
-        }
-    return [_seeded(value, seeds) for value in config] if isinstance(config, list) else config

@@ -7,7 +7,7 @@
 
 Members are frozen backbones with solved heads. What a combiner learns from are out-of-fold predictions; the fitted
 combiners see the test images once. Then the choice and its verdict are made anew on resampled out-of-fold rows,
-and held against the sign of the difference on resampled test images.
+and held against the sign of the difference on the test images.
 """
 
 import argparse
@@ -273,13 +273,13 @@ def row(name, count, out_of_fold, p, alone, problem, cost, best, seconds):
 
 
 def contradictions(problem, found, tested, options):
-    """Chooses on resampled out-of-fold rows; counts verdicts whose interval excludes the sign on the test rows."""
+    """Chooses on resampled out-of-fold rows; counts verdicts whose interval excludes the sign on the test images."""
     rng = np.random.default_rng(0)
     wrong, claims, names = 0, 0, []
     test_right = {c.name: p.argmax(axis=1) == problem.y_test for c, p in zip(found, tested, strict=True)}
     members_right = problem.test_predictions.argmax(axis=2) == problem.y_test[:, None]
     for _ in range(options.resamples):
-        train, test = (rng.choice(len(y), len(y)) for y in (problem.y, problem.y_test))
+        train = rng.choice(len(problem.y), len(problem.y))
         y, predictions = problem.y[train], problem.predictions[train]
         groups = None if problem.groups is None else problem.groups[train]
         candidates = [dataclasses.replace(c, out_of_fold=c.out_of_fold[train]) for c in found if c.name in AUTO]
@@ -287,13 +287,13 @@ def contradictions(problem, found, tested, options):
         names.append(chosen.name)
         best = int(np.argmax(np.mean(predictions.argmax(axis=2) == y[:, None], axis=0)))
         said = ek.compare(chosen.out_of_fold, predictions[:, best], y, groups=groups)
-        sign = np.mean(test_right[chosen.name][test]) - np.mean(members_right[test, best])
+        sign = np.mean(test_right[chosen.name]) - np.mean(members_right[:, best])
         claims += said.low > 0
         wrong += (said.low > 0 and sign < 0) or (said.high < 0 and sign > 0)
     counts = ", ".join(f"{name} {names.count(name)}" for name in sorted(set(names)))
     return (
-        f"chosen anew on {options.resamples} resamples of the out-of-fold rows, with resampled test rows: the "
-        f"verdict's interval excluded the sign on the test rows {wrong} times (a gain was claimed {claims} times); "
+        f"chosen anew on {options.resamples} resamples of the out-of-fold rows: the verdict's interval excluded the "
+        f"sign of the difference on the test images {wrong} times (a gain was claimed {claims} times); "
         f"chosen: {counts}"
     )
 

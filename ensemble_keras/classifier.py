@@ -54,9 +54,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             lowest log loss), `"greedy"` (weights by `select_members`), `"best_member"`, `"stacking"`,
             `"concatenate"`, `"gated"` (an `ArchitectureGate`); `"auto"`, which compares the best member, soft,
             weighted and greedy voting, stacking, concatenation and the gate on out-of-fold predictions and takes the
-            simplest within the interval of the best; a list of combiners to compare so, the simplest first; or a
-            combiner layer (rebuilt from its config, never changed). Members of weight 0 are left out of the model.
-            Defaults to `"soft_voting"`.
+            simplest that is not worse than the best beyond chance; a list of combiners to compare so, the simplest
+            first; or a combiner layer (rebuilt from its config, never changed). Members of weight 0 are left out of
+            the model. Defaults to `"soft_voting"`.
         image_size: Int or `(height, width)`, in pixels, of the images that the model takes. Defaults to 224.
         weights: `"imagenet"`, or `None`: all backbones given by name are trained from scratch.
         cv: Int, the number of folds, stratified and by group; or a scikit-learn splitter. Byte-identical images share

@@ -17,6 +17,7 @@ from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
 from ensemble_keras.combiners.weighting import with_weights
 from ensemble_keras.measures.architecture import describe_architecture
+from ensemble_keras.measures.metrics import roc_auc
 from ensemble_keras.measures.significance import compare
 
 _MAKERS = {
@@ -135,22 +136,29 @@ def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_
 
 
 def choose(candidates, y, *, groups=None, seed=0):
-    """Returns the simplest candidate whose accuracy is within the interval of the best one's.
+    """Returns the simplest candidate that is not worse than the best one beyond chance.
+
+    That is judged by accuracy, and with two classes by the area under the ROC curve, too: where one class is rare,
+    accuracy alone tells little. The interval is that of `compare`, 95 %.
 
     Args:
         candidates: List of `Candidate`s, the simplest first.
         y: Int array `(n,)`.
         groups: Sequence `(n,)` or `None`, for the paired bootstrap.
         seed: Int.
+
+    Returns:
+        A `Candidate`; the most accurate one where none is as good by every measure.
     """
-    best = max(candidates, key=lambda c: np.mean(c.out_of_fold.argmax(axis=1) == y))
-    for candidate in candidates:
-        if (
-            candidate is best
-            or compare(best.out_of_fold, candidate.out_of_fold, y, groups=groups, seed=seed).low <= 0
-        ):
-            return candidate
-    return best
+    left = candidates
+    measures = {"accuracy": lambda p: np.mean(p.argmax(axis=1) == y)}
+    if candidates[0].out_of_fold.shape[1] == 2:
+        measures["roc_auc"] = lambda p: roc_auc(y, p)
+    for metric, measure in measures.items():
+        best = max(candidates, key=lambda candidate: measure(candidate.out_of_fold))
+        options = {"metric": metric, "groups": groups, "seed": seed}
+        left = [c for c in left if c is best or compare(best.out_of_fold, c.out_of_fold, y, **options).low <= 0]
+    return left[0] if left else max(candidates, key=lambda candidate: measures["accuracy"](candidate.out_of_fold))
 
 
 def describe_members(combiner, members, skills):

@@ -42,6 +42,7 @@ _HOME = {
     "plot_augmentation": "evaluation.plots",
     "plot_diversity": "evaluation.ensemble_plots",
     "plot_pareto": "evaluation.ensemble_plots",
+    "plot_cascade": "evaluation.ensemble_plots",
     "plot_reliability": "evaluation.ensemble_plots",
     "ablation": "evaluation.ablation",
     "compare": "measures.significance",

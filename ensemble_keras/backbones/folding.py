@@ -105,7 +105,8 @@ def _folded(model):
         elif isinstance(layer, layers.Layer) and layer.variables:
             state = {}
             layer.save_own_variables(state)
-            copy.load_own_variables(state)
+            # Arrays of its own: what JAX is given to predict with, it takes for good.
+            copy.load_own_variables({key: np.array(keras.ops.convert_to_numpy(v)) for key, v in state.items()})
     return result
 
 
@@ -120,7 +121,7 @@ def _fold(convolution, norm, folded):
     if norm.center:
         shift += _values(norm.beta)
     if isinstance(convolution, layers.SeparableConv2D):
-        folded.depthwise_kernel.assign(convolution.depthwise_kernel)
+        folded.depthwise_kernel.assign(_values(convolution.depthwise_kernel))
     kernel = _KERNELS[type(convolution)]
     values = _values(getattr(convolution, kernel))
     channels = values.shape[2:] if isinstance(convolution, layers.DepthwiseConv2D) else (-1,)

@@ -6,7 +6,7 @@ import numpy as np
 from ensemble_keras._validation import check_images
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners import base
-from ensemble_keras.combiners.inference import Compiled
+from ensemble_keras.combiners.inference import BATCH_SIZES, Compiled
 from ensemble_keras.combiners.parts import crossing_tensors, member_tensors
 from ensemble_keras.combiners.staging import Calibration
 from ensemble_keras.data.inputs import as_dataset
@@ -38,7 +38,7 @@ class Cascade:
     >>> probabilities, asked = cascade.predict(images, return_members=True)  # doctest: +SKIP
     """
 
-    def __init__(self, model, card, *, batch_sizes=(1, 4, 16, 64, 256)):
+    def __init__(self, model, card, *, batch_sizes=BATCH_SIZES):
         settings = card.get("cascade")
         if not settings:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Ensemble plots: what accuracy costs, how differently members err, whether predictions keep what they say.
+"""Ensemble plots: what accuracy costs, what a cascade loses, how members differ, whether predictions hold good.
 
 Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.plots`.
 """
@@ -106,6 +106,40 @@ def plot_pareto(table, ax=None, *, unit=None):
     ax.margins(x=0.15, y=0.12)
     ax.set_xlabel("cost" if unit is None else f"cost in {unit}")
     ax.set_ylabel("out-of-fold accuracy in %")
+    legend_below(ax)
+    return ax
+
+
+def plot_cascade(curve, ax=None, *, measured=None):
+    """Draws what a cascade loses against what it gains: the expected loss, with its interval, over the throughput.
+
+    Args:
+        curve: `DataFrame` with `throughput`, `loss`, `low` and `high`, such as `cascade_curve` returns.
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        measured: Another such `DataFrame`, of new images and by the clock, drawn as dots with bars. Defaults to
+            `None`.
+
+    Returns:
+        The axes.
+
+    Example:
+
+    >>> y = np.arange(100) % 2
+    >>> predictions = np.stack([np.where(y[:, None] == [0, 1], p, 1 - p) for p in (0.8, 0.9)], axis=1)
+    >>> ek.plot_cascade(ek.cascade_curve(predictions, y, [1, 3], names=["small", "large"])).get_ylabel()
+    'loss of accuracy in points'
+    """
+    ax = own_axes(ax, (5.4, 3.8))
+    ax.fill_between(curve["throughput"], 100 * curve["low"], 100 * curve["high"], color=BLUE, alpha=0.2, linewidth=0)
+    ax.plot(curve["throughput"], 100 * curve["loss"], color=BLUE, linewidth=1.6, label="expected, 95 % interval")
+    if measured is not None:
+        loss = 100 * measured["loss"]
+        bars = [loss - 100 * measured["low"], 100 * measured["high"] - loss]
+        ax.errorbar(
+            measured["throughput"], loss, bars, fmt="o", color=VERMILLION, markersize=4, linewidth=1, label="measured"
+        )
+    ax.set_xlabel("throughput ÷ the full ensemble's")
+    ax.set_ylabel("loss of accuracy in points")
     legend_below(ax)
     return ax
 

@@ -147,6 +147,13 @@ def test_a_compiled_model_and_one_whose_convolution_is_an_output_are_left_alone(
     assert fold_batch_norms(compiled) is compiled
 
 
+def test_the_model_works_on_after_its_copy_has_predicted(rng):
+    model = graph_of(lambda x: layers.Dense(2)(layers.BatchNormalization()(layers.SeparableConv2D(3, 1)(x))))
+    images = rng.uniform(0, 1, (2, *model.input_shape[1:])).astype("float32")
+    found = fold_batch_norms(model).predict(images, verbose=0)
+    np.testing.assert_allclose(model.predict(images, verbose=0), found, atol=1e-5)
+
+
 def test_the_users_random_state_is_left_as_it_is():
     model = graph_of(lambda x: layers.BatchNormalization()(layers.Conv2D(3, 1)(x)))
     state = random.getstate()

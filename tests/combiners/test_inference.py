@@ -33,13 +33,13 @@ def test_batch_norms_are_folded_and_the_model_stays_what_it_was(rng):
     np.testing.assert_allclose(predict(batch), model.predict(batch, verbose=0), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(1,), (4, 1), (256, 64, 16, 4, 1)])
+@pytest.mark.parametrize("sizes", [(1,), (4, 1), (256, 32, 8, 1)])
 @pytest.mark.parametrize("n", [0, 1, 3, 40, 200, 1000])
-def test_batches_hold_all_rows_and_less_than_twice_as_many(n, sizes):
+def test_batches_hold_all_rows_and_at_most_a_third_more(n, sizes):
     batches = list(batches_of(n, sizes))
     assert [start for start, _ in batches] == np.cumsum([0, *(size for _, size in batches)])[: len(batches)].tolist()
     total = sum(size for _, size in batches)
-    assert n <= total < max(2 * n, 1)
+    assert n <= total <= n * 4 / 3
     assert {size for _, size in batches} <= set(sizes)
 
 

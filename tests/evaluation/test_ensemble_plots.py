@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from ensemble_keras.evaluation.ensemble_plots import plot_diversity, plot_pareto, plot_reliability
+from ensemble_keras.evaluation.ensemble_plots import plot_cascade, plot_diversity, plot_pareto, plot_reliability
 from ensemble_keras.evaluation.plots import BLUE, VERMILLION
 from ensemble_keras.measures.calibration import expected_calibration_error, reliability
 
@@ -68,6 +68,18 @@ def test_the_front_is_a_line_of_steps_over_all_sets(front):
 def test_a_long_front_has_no_names(front):
     many = pd.concat([front[:1]] * 9, ignore_index=True)
     assert not plot_pareto(many).texts
+
+
+def test_a_cascade_is_drawn_as_expected_and_as_measured():
+    curve = pd.DataFrame(
+        {"throughput": [1.5, 2.0], "loss": [0.0, 0.001], "low": [-0.001, 0.0], "high": [0.001, 0.002]}
+    )
+    ax = plot_cascade(curve, measured=curve + 0.1)
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1.5, 0], [2, 0.1]])
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[1.6, 10], [2.1, 10.1]])
+    [bars] = [c for c in ax.collections if hasattr(c, "get_segments")]
+    np.testing.assert_allclose(bars.get_segments()[1], [[2.1, 10.0], [2.1, 10.2]])
+    assert len(plot_cascade(curve).lines) == 1
 
 
 def test_a_reliability_diagram_shows_the_bins_and_the_error(rng):

@@ -1,18 +1,21 @@
 """Cascade: members of a built ensemble asked in turn, until what they say together is sure."""
 
+import concurrent.futures
+
 import keras
 import numpy as np
 
 from ensemble_keras._validation import check_images
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners import base
-from ensemble_keras.combiners.inference import BATCH_SIZES, Compiled
+from ensemble_keras.combiners.inference import BATCH_SIZES, Compiled, quietly_traced
 from ensemble_keras.combiners.parts import crossing_tensors, member_tensors
 from ensemble_keras.combiners.staging import Calibration
 from ensemble_keras.data.inputs import as_dataset
 
-# Images of a dataset that are held in memory together.
-_BLOCK = 1024
+# Images that go from member to member together, and how many such blocks are under way: while one is with the small
+# members another one is with the large. On two cores 2 take a tenth less time.
+_BLOCK, _AT_A_TIME = 1024, 2
 
 
 class Cascade:
@@ -73,11 +76,14 @@ class Cascade:
             ValueError: If `x` does not hold such images.
         """
         if isinstance(x, np.ndarray | list | tuple):
-            parts = [self._predict(check_images(x))]
+            images = check_images(x)
+            count, load = len(images), lambda rows: images[rows]
         else:
             dataset = as_dataset(x)
-            blocks = (np.arange(s, min(s + _BLOCK, len(dataset))) for s in range(0, len(dataset), _BLOCK))
-            parts = [self._predict(dataset.load(rows, image_size=self._image_size)) for rows in blocks]
+            count, load = len(dataset), lambda rows: dataset.load(np.arange(count)[rows], image_size=self._image_size)
+        blocks = [slice(start, start + _BLOCK) for start in range(0, max(count, 1), _BLOCK)]
+        with quietly_traced(), concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as workers:
+            parts = list(workers.map(lambda rows: self._predict(load(rows)), blocks))
         probabilities, asked = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return (probabilities, asked) if return_members else probabilities
 
@@ -88,7 +94,7 @@ class Cascade:
         rows = np.arange(len(images))
         for step, member in enumerate(self._members):
             columns = slice(*self._starts[step : step + 2])
-            said[rows, columns] = member(images if len(rows) == len(images) else images[rows])
+            said[rows, columns] = member.run(images if len(rows) == len(images) else images[rows])
             asked[rows] = step + 1
             if step < len(self._thresholds):
                 vote = self._calibration.join(self._predictions(said[rows], step), step)
@@ -97,7 +103,7 @@ class Cascade:
                 rows = rows[~sure]
             if not len(rows):
                 return probabilities, asked
-        probabilities[rows] = self._combine(said[rows])
+        probabilities[rows] = self._combine.run(said[rows])
         return probabilities, asked
 
     def _predictions(self, said, step):

@@ -1,5 +1,8 @@
 """Inference: a model as a compiled function of arrays, for one image at a time as well as for many."""
 
+import contextlib
+import threading
+
 import keras
 import numpy as np
 
@@ -51,16 +54,28 @@ class Compiled:
         # A model of its own: the user's keeps what it has compiled.
         self._model = fold_batch_norms(keras.Model(model.inputs, model.outputs[0], name=model.name))
         self._width = tuple(model.output_shape[1:])
+        self._lock = threading.Lock()
 
     def __call__(self, x):
         """Returns the outputs for an array `(n, …)`, float32."""
-        x = np.asarray(x)
+        with quietly_traced():
+            return self.run(np.asarray(x))
+
+    def run(self, x):
+        """As a call, to be made within `quietly_traced`; from several threads, one at a time."""
         outputs = np.empty((len(x), *self._width), "float32")
-        with without_retracing_warnings(), without_registered_gradients():
+        with self._lock:
             for start, size in batches_of(len(x), self.batch_sizes):
                 part = x[start : start + size]
                 outputs[start : start + size] = self._model.predict_on_batch(_filled(part, size))[: len(part)]
         return outputs
+
+
+@contextlib.contextmanager
+def quietly_traced():
+    """Keeps what TensorFlow says and registers when a model's step is traced for the first time from the user."""
+    with without_retracing_warnings(), without_registered_gradients():
+        yield
 
 
 def batches_of(n, sizes):

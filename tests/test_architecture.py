@@ -16,6 +16,7 @@ STAGES = [
     "features",
     "members",
     "combiners",
+    "search",
     "artifact",
     "evaluation",
     "pipeline",
@@ -24,7 +25,7 @@ STAGES = [
     "cli",
 ]
 # Anyone may use these; they use none of the stages.
-TOOLS = {"_validation", "_progress", "_terminal", "_version", "devices", "memory", "runs"}
+TOOLS = {"_validation", "_progress", "_terminal", "_version", "devices", "executors", "memory", "runs"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 
 

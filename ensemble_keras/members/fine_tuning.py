@@ -3,26 +3,15 @@
 import json
 
 import keras
-import numpy as np
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.data.inputs import as_dataset
-from ensemble_keras.data.labels import class_weights, with_class_indices_of
 from ensemble_keras.data.sampling import SAMPLINGS
-from ensemble_keras.features.extraction import extract
 from ensemble_keras.features.keys import architecture_fingerprint, model_fingerprint
-from ensemble_keras.measures.metrics import check_class_indices
-from ensemble_keras.members.head_fitting import solve_head
+from ensemble_keras.members.head_fitting import solve_probe
 from ensemble_keras.members.member import backbone_of, is_member
 from ensemble_keras.members.settings import FineTuning
-from ensemble_keras.members.trainer import (
-    Trainer,
-    folds_that_fit,
-    inner_split,
-    result_arrays,
-    weight_arrays,
-    weights_of,
-)
+from ensemble_keras.members.trainer import Trainer, result_arrays, weight_arrays, weights_of
+from ensemble_keras.members.training_data import training_data
 from ensemble_keras.runs import Run
 
 
@@ -102,15 +91,16 @@ def fine_tune(
     if not isinstance(settings, FineTuning):
         raise ValueError(f"`settings` must be None or FineTuning settings. Received: {settings!r}.")
     check_choice("sampling", sampling, SAMPLINGS)
-    num_classes = max(model.output_shape[-1], 2)
-    dataset, classes = _class_indices(as_dataset(x, y, groups=groups), num_classes)
-    weights = class_weights(dataset.labels, classes, class_weight)
-    if validation_data is None:
-        rows, held = inner_split(dataset, settings, seed)
-        images, validation = dataset[rows], dataset[held] if len(held) else None
-    else:
-        parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
-        images, validation = dataset, with_class_indices_of(as_dataset(*parts), classes)
+    images, validation, weights = training_data(
+        model,
+        x,
+        y,
+        groups=groups,
+        validation_data=validation_data,
+        class_weight=class_weight,
+        settings=settings,
+        seed=seed,
+    )
     trainer = Trainer(
         model,
         settings,
@@ -135,14 +125,8 @@ def fine_tune(
 
     def compute():
         if probe:
-            trunk = backbone_of(model)
-            size = model.input_shape[1:3]
-            features = extract({model.name: trunk}, images, image_size=size, store=store, verbose=verbose)
-            for reason in features.skipped.values():
-                raise MemoryError(reason)
-            folds = folds_that_fit(images, seed)
             options = {"class_weight": weights, "sampling": sampling, "seed": seed}
-            solve_head(model, features.features[model.name], images.labels, folds, **options)
+            solve_probe(model, images, store=store, verbose=verbose, **options)
         result = trainer.run(images, validation, seed=seed, checkpoint=run.checkpoint(name, depends_on))
         return result_arrays(result) | weight_arrays(model)
 
@@ -163,21 +147,3 @@ def _history(arrays):
     history.best_epoch, history.note = int(arrays["best_epoch"]), str(arrays["note"])
     history.start = json.loads(str(arrays["start"]))
     return history
-
-
-def _class_indices(dataset, num_classes):
-    """Returns a dataset with labels 0 … num_classes − 1, as the model counts, and its classes."""
-    if dataset.labels is None:
-        raise ValueError("Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset.")
-    if dataset.class_names is None and dataset.labels.dtype.kind in "iu":
-        labels = check_class_indices(dataset.labels, num_classes, len(dataset))
-        return dataset.with_labels(labels), np.arange(num_classes)
-    classes, labels = dataset.class_names, dataset.labels
-    if classes is None:
-        classes, labels = np.unique(labels, return_inverse=True)
-    if len(classes) != num_classes:
-        raise ValueError(
-            f"The model has {num_classes} classes. Received: data with {len(classes)}: "
-            f"{', '.join(map(str, classes[:10]))}."
-        )
-    return dataset.with_labels(labels), np.asarray(classes)

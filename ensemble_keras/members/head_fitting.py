@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 
 from ensemble_keras.data.sampling import combined_weights
+from ensemble_keras.features.extraction import extract
 from ensemble_keras.features.views import stack_views
 from ensemble_keras.members.heads import solve_linear_head
-from ensemble_keras.members.member import hidden_units, set_head
+from ensemble_keras.members.member import backbone_of, hidden_units, set_head
 from ensemble_keras.members.mlp import train_mlp_head
+from ensemble_keras.members.trainer import folds_that_fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,3 +76,27 @@ def solve_head(member, features, y, folds, *, class_weight=None, sampling=None, 
     weights = combined_weights(class_weight, y, num_classes, sampling)
     options = {"num_classes": num_classes, "units": hidden_units(member), "class_weight": weights, "seed": seed}
     set_head(member, fit_head(features, y, folds, **options).layers)
+
+
+def solve_probe(member, images, *, class_weight=None, sampling=None, store=None, seed=0, verbose=1):
+    """Solves a member's head on the features of its backbone as it is (a linear probe).
+
+    Args:
+        member: A model made by `build_member`.
+        images: An `ImageDataset` with labels `0 … num_classes − 1`.
+        class_weight: As in `solve_head`.
+        sampling: As in `solve_head`.
+        store: A `FeatureStore`, its path, or `None`.
+        seed: Int. Of the folds, too, by which the head's strength is chosen.
+        verbose: 0 shows no progress.
+
+    Raises:
+        MemoryError: If not even one image at a time fits.
+    """
+    trunk = {member.name: backbone_of(member)}
+    found = extract(trunk, images, image_size=member.input_shape[1:3], store=store, verbose=verbose)
+    for reason in found.skipped.values():
+        raise MemoryError(reason)
+    folds = folds_that_fit(images, seed)
+    options = {"class_weight": class_weight, "sampling": sampling, "seed": seed}
+    solve_head(member, found.features[member.name], images.labels, folds, **options)

@@ -1,0 +1,60 @@
+"""Training data: what a network learns from and is validated on, labelled as the network counts its classes."""
+
+import numpy as np
+
+from ensemble_keras.data.inputs import as_dataset
+from ensemble_keras.data.labels import class_weights, with_class_indices_of
+from ensemble_keras.measures.metrics import check_class_indices
+from ensemble_keras.members.trainer import inner_split
+
+
+def labelled_for(model, dataset):
+    """Returns a dataset whose labels are 0 … num_classes − 1, as a model counts, and its classes.
+
+    Args:
+        model: A `keras.Model` to class probabilities.
+        dataset: An `ImageDataset`: its labels are names, or class indices where it knows no names.
+
+    Raises:
+        ValueError: If there are no labels, or they are not of the model's classes.
+    """
+    if dataset.labels is None:
+        raise ValueError("Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset.")
+    num_classes = max(model.output_shape[-1], 2)
+    if dataset.class_names is None and dataset.labels.dtype.kind in "iu":
+        labels = check_class_indices(dataset.labels, num_classes, len(dataset))
+        return dataset.with_labels(labels), np.arange(num_classes)
+    classes, labels = dataset.class_names, dataset.labels
+    if classes is None:
+        classes, labels = np.unique(labels, return_inverse=True)
+    if len(classes) != num_classes:
+        raise ValueError(
+            f"The model has {num_classes} classes. Received: data with {len(classes)}: "
+            f"{', '.join(map(str, classes[:10]))}."
+        )
+    return dataset.with_labels(labels), np.asarray(classes)
+
+
+def training_data(model, x, y, *, groups, validation_data, class_weight, settings, seed):
+    """Returns the images to train on, those to validate on (`None`: too few), and the weight of each class.
+
+    Args:
+        model: A `keras.Model` to class probabilities.
+        x: As in `fine_tune`.
+        y: As in `fine_tune`.
+        groups: As in `fine_tune`.
+        validation_data: As in `fine_tune`.
+        class_weight: As in `fine_tune`.
+        settings: A `Training`; without validation data, its share of the images is split off.
+        seed: Int, of the split.
+
+    Returns:
+        An `ImageDataset`; such a dataset or `None`; a list of floats `(num_classes,)` or `None`.
+    """
+    dataset, classes = labelled_for(model, as_dataset(x, y, groups=groups))
+    weights = class_weights(dataset.labels, classes, class_weight)
+    if validation_data is not None:
+        parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+        return dataset, with_class_indices_of(as_dataset(*parts), classes), weights
+    rows, held = inner_split(dataset, settings, seed)
+    return dataset[rows], dataset[held] if len(held) else None, weights

@@ -28,7 +28,8 @@ def fit_cascade(
     Args:
         predictions: Array `(n, members, num_classes)` of out-of-fold probabilities of the members in the ensemble.
         y: Array `(n,)` of class indices `0 … num_classes − 1`; every class occurs.
-        costs: Array `(members,)`, what an image costs each member: seconds or multiply-accumulates.
+        costs: Array `(members,)`, what an image costs each member: seconds or multiply-accumulates. A cascade runs
+            members with folded batch normalisations: `member_costs([compiled(m).model for m in members])`.
         names: List of the members' names, as in the card or in the model.
         max_loss: Float of at least 0: how much accuracy the cascade may lose against the full ensemble. Defaults to
             0.001, 0.1 points.

@@ -45,14 +45,14 @@ def compiled(model, *, batch_sizes=BATCH_SIZES):
 
 
 class Compiled:
-    """What `compiled` returns. `batch_sizes` are those of the compiled step, the largest first."""
+    """What `compiled` returns: `batch_sizes` of its step, the largest first, and the folded `model` itself."""
 
     def __init__(self, model, batch_sizes=BATCH_SIZES):
         if len(getattr(model, "inputs", None) or []) != 1 or len(model.outputs) != 1:
             raise ValueError(f"`model` must be a `keras.Model` with one input and one output. Received: {model!r}.")
         self.batch_sizes = _check_sizes(batch_sizes)
         # A model of its own: the user's keeps what it has compiled.
-        self._model = fold_batch_norms(keras.Model(model.inputs, model.outputs[0], name=model.name))
+        self.model = fold_batch_norms(keras.Model(model.inputs, model.outputs[0], name=model.name))
         self._width = tuple(model.output_shape[1:])
         self._lock = threading.Lock()
 
@@ -67,7 +67,7 @@ class Compiled:
         with self._lock:
             for start, size in batches_of(len(x), self.batch_sizes):
                 part = x[start : start + size]
-                outputs[start : start + size] = self._model.predict_on_batch(_filled(part, size))[: len(part)]
+                outputs[start : start + size] = self.model.predict_on_batch(_filled(part, size))[: len(part)]
         return outputs
 
 

@@ -39,7 +39,7 @@ class Outcome:
     Attributes:
         value: What the function returned; `None` where it did not.
         error: `None`, or what went wrong: type and message of what the function raised, or that its worker died.
-        traceback: `None`, or the text of the function's traceback.
+        traceback: `None`, or the text of the function's traceback, or what is known of the worker's death.
     """
 
     value: typing.Any = None
@@ -139,7 +139,11 @@ def _outcome(future, attempt):
             return Outcome(error=_text(error), traceback=traceback.format_exc())
         # Dask's scheduler has tried it again itself, unless it was told not to.
         final = attempt > 1 or getattr(error, "allowed_failures", 0) > 0
-        return Outcome(error=f"the worker process died ({_text(error)})") if final else None
+        return (
+            Outcome(error="the worker process died, at the second attempt, too", traceback=_text(error))
+            if final
+            else None
+        )
 
 
 def _worker_died(error):

@@ -3,6 +3,8 @@
 import os
 import pathlib
 import signal
+import sys
+import threading
 import time
 
 
@@ -14,6 +16,10 @@ def refuse(job):
     if job % 2:
         raise ValueError(f"{job} is odd")
     return job
+
+
+def lock(job):
+    return threading.Lock()
 
 
 def environment(job):
@@ -46,3 +52,13 @@ def die_or_sleep(job):
 def announce_and_sleep(folder):
     (pathlib.Path(folder) / str(os.getpid())).touch()
     time.sleep(60)
+
+
+def main(folder):
+    from ensemble_keras.executors import run_units
+
+    run_units(announce_and_sleep, lambda: folder, lambda job, outcome: None, executor=2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -10,11 +10,16 @@ from ensemble_keras.backbones.preprocessing import preprocess
 _INTERPOLATIONS = ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5")
 
 
-def check_arguments(input_shape, pooling, resize_to, interpolation):
-    """Checks what `build_backbone` is given; returns the input shape and the shape after resizing."""
+def check_arguments(input_shape, pooling, resize_to, interpolation, *, any_channels=False):
+    """Checks what `build_backbone` is given; returns the input shape and the shape after resizing.
+
+    Images have three channels, or any number of them for a model that says itself what it takes.
+    """
     shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
-    if len(shape) != 3 or shape[2] != 3 or any(not isinstance(side, int) or side < 1 for side in shape):
-        raise ValueError(f"`input_shape` must be (height, width, 3), in pixels. Received: {input_shape!r}.")
+    are_sizes = len(shape) == 3 and all(isinstance(side, int) and side >= 1 for side in shape)
+    if not are_sizes or (shape[2] != 3 and not any_channels):
+        form = "(height, width, channels)" if any_channels else "(height, width, 3)"
+        raise ValueError(f"`input_shape` must be {form}, in pixels. Received: {input_shape!r}.")
     check_choice("pooling", pooling, ("avg", "max", None))
     check_choice("interpolation", interpolation, _INTERPOLATIONS)
     if keras.config.image_data_format() != "channels_last":
@@ -25,7 +30,7 @@ def check_arguments(input_shape, pooling, resize_to, interpolation):
     if resize_to is None:
         return shape, shape
     try:
-        return shape, (*check_image_size(resize_to), 3)
+        return shape, (*check_image_size(resize_to), shape[2])
     except ValueError as error:
         raise ValueError(
             f"`resize_to` must be one int or (height, width), in pixels, or None. Received: {resize_to!r}."
@@ -37,7 +42,7 @@ def check_network(network, input_shape, label):
 
     Args:
         network: A `keras.Model`.
-        input_shape: `(height, width, 3)` of what it will be given.
+        input_shape: `(height, width, channels)` of what it will be given.
         label: String. Names the backbone in an error.
     """
     inputs, outputs = getattr(network, "inputs", None), getattr(network, "outputs", None)
@@ -72,8 +77,9 @@ def assemble(network, *, input_shape, network_shape, preprocessing, pooling, int
 
     Args:
         network: A `keras.Model`, nested as it is: its weights are shared.
-        input_shape: `(height, width, 3)` of the images.
-        network_shape: `(height, width, 3)` of what the network is given; another than `input_shape`: resized to it.
+        input_shape: `(height, width, channels)` of the images.
+        network_shape: `(height, width, channels)` of what the network is given; if it is another, images are
+            resized to it.
         preprocessing: A kind or a callable, see `preprocess`.
         pooling: `"avg"`, `"max"` or `None`; for a network that gives a feature map.
         interpolation: String, the filter of the resizing. Where a side shrinks it is widened (antialiasing), as in

@@ -119,7 +119,7 @@ def build_backbone(
             `keras.Model` from images in `[0, 255]` to features, whose weights are shared; one that needs nothing
             around it is returned as it is. A name takes `resize_to` and `interpolation` as options, too:
             `"MobileNetV2(alpha=0.35, resize_to=112, interpolation='bicubic')"`.
-        input_shape: `(height, width, 3)` of the images, in pixels.
+        input_shape: `(height, width, 3)` of the images, in pixels; as many channels as a `keras.Model` takes.
         weights: `"imagenet"`, read from `$KERAS_HOME/models` or downloaded there; the path of a weights file
             (`.weights.h5`, `.h5`, `.keras`), saved from such a backbone or from the Keras model without its top; or
             `None` for random weights. An option `weights` in the name takes precedence; a `keras.Model` keeps its
@@ -148,8 +148,11 @@ def build_backbone(
     """
     label = backbone_label(backbone)
     resize_to, interpolation = _resizing(backbone, resize_to, interpolation)
-    input_shape, network_shape = check_arguments(input_shape, pooling, resize_to, interpolation)
-    if isinstance(backbone, keras.Model):
+    is_model = isinstance(backbone, keras.Model)
+    input_shape, network_shape = check_arguments(
+        input_shape, pooling, resize_to, interpolation, any_channels=is_model
+    )
+    if is_model:
         network, preprocessing, file = backbone, None, None
         if is_weights_file(weights):
             raise ValueError(f"The model {label!r} keeps its own weights. Load {weights} into it before.")

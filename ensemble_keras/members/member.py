@@ -27,8 +27,9 @@ def build_member(
         weights: `"imagenet"`, `None` (random) or a path, for a backbone given by name. Defaults to `"imagenet"`.
 
     Returns:
-        A `keras.Model` from raw images `(batch, height, width, 3)` with values in [0, 255] to probabilities
-        `(batch, num_classes)`, with a layer named `"features"` and a last layer named `"predictions"`.
+        A `keras.Model` from raw images `(batch, height, width, 3)` with values in [0, 255] (of as many channels as a
+        given `keras.Model` takes) to probabilities `(batch, num_classes)`, with a layer named `"features"` and a last
+        layer named `"predictions"`.
 
     Raises:
         ValueError: If the backbone is unknown, its weights are not to be had, or an argument is out of its range.
@@ -47,9 +48,10 @@ def build_member(
     own_size = isinstance(backbone, keras.Model) and None not in backbone.input_shape[1:3]
     if image_size is None:
         image_size = backbone.input_shape[1:3] if own_size else default_size(backbone)
-    height, width = check_image_size(image_size)
-    trunk = build_backbone(backbone, input_shape=(height, width, 3), weights=weights)
-    inputs = keras.Input((height, width, 3), name="images")
+    channels = (backbone.input_shape[-1] or 3) if isinstance(backbone, keras.Model) else 3
+    input_shape = (*check_image_size(image_size), channels)
+    trunk = build_backbone(backbone, input_shape=input_shape, weights=weights)
+    inputs = keras.Input(input_shape, name="images")
     x = keras.layers.Identity(name="features")(trunk(inputs))
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)

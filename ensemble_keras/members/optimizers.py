@@ -12,7 +12,7 @@ def build_optimizer(settings, variables, *, steps_per_epoch, rates=None):
     Args:
         settings: A `Training` or `FineTuning`.
         variables: List of the variables that train.
-        steps_per_epoch: Int.
+        steps_per_epoch: Int, by which the learning rate rises and falls; `None`: it stays as it is.
         rates: Dict from a variable's `id` to the factor of its learning rate; 1 for those not in it.
 
     Returns:
@@ -45,6 +45,8 @@ def _config(settings, steps_per_epoch):
 
 def _schedule(settings, steps_per_epoch):
     """Linear warm-up, then half a cosine down to 0 at the last step."""
+    if steps_per_epoch is None:
+        return settings.learning_rate
     steps, warmup = settings.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
     if not warmup:
         return keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)

@@ -62,7 +62,7 @@ def active_values(space, values):
                 f"Expected a value for every active hyperparameter. Received: none for {gene.name!r}. "
                 f"Its values: {', '.join(map(repr, gene.values))}."
             )
-        active[gene.name] = _plain(values[gene.name])
+        active[gene.name] = plain(values[gene.name])
     return active
 
 
@@ -88,11 +88,11 @@ def genome_id(values):
     >>> genome_id({"filters": 16}) == genome_id({"filters": "16"})
     False
     """
-    plain = {name: _plain(value) for name, value in values.items()}
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    genome = {name: plain(value) for name, value in values.items()}
+    text = json.dumps(genome, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _plain(value):
-    """NumPy's scalars as Python's: `np.int64(1)` and `1` are one value."""
+def plain(value):
+    """Returns NumPy's scalars as Python's, and anything else as it is: `np.int64(1)` and `1` are one value."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,1 @@
+"""Families: kinds of networks, one module each, that a search chooses from."""

@@ -7,6 +7,8 @@ from sklearn.pipeline import make_pipeline
 
 # A converted layer gives the estimator's own probabilities within this, or the estimator is refused.
 _TOLERANCE = 1e-6
+# The same of the layer as it computes, in float32.
+_ROUNDED = 1e-3
 _CHECKED_ROWS = 1000
 
 
@@ -28,7 +30,7 @@ def fit_linear_estimator(estimator, x, y, *, sample_weight=None):
 
     Raises:
         TypeError: If it is not a classifier with `fit` and `predict_proba`.
-        ValueError: If it is not linear; the message says which part, and why.
+        ValueError: If it is not linear, or too large for float32; the message says which part, and why.
     """
     name = type(estimator).__name__
     if isinstance(estimator, type) or not hasattr(estimator, "fit"):
@@ -42,8 +44,12 @@ def fit_linear_estimator(estimator, x, y, *, sample_weight=None):
     matrix, offset = _affine_part(pipeline[:-1], rows, name)
     kernel, bias = _scores(pipeline[-1], name)
     kernel, bias = matrix @ kernel, offset @ kernel + bias
-    if np.abs(softmax(rows @ kernel + bias, axis=1) - pipeline.predict_proba(rows)).max() > _TOLERANCE:
+    expected = pipeline.predict_proba(rows)
+    if np.abs(softmax(rows @ kernel + bias, axis=1) - expected).max() > _TOLERANCE:
         raise _refusal(name, "its probabilities are not the softmax of its linear scores")
+    rounded = rows.astype("float32") @ kernel.astype("float32") + bias.astype("float32")
+    if not np.abs(softmax(rounded, axis=1) - expected).max() <= _ROUNDED:
+        raise _refusal(name, "its weights are too large for float32, as where a step divides by next to nothing")
     return kernel, bias
 
 

@@ -128,6 +128,15 @@ def test_an_estimator_that_is_not_a_layer_is_refused_with_the_reason(estimator, 
         fit_combiner(StackedMetaLearner(3, final_estimator=estimator), predictions, y)
 
 
+def test_an_estimator_that_float32_cannot_hold_is_refused(rng):
+    predictions, y, _ = tables_of(rng)
+    # Hardly anything but rounding: what `StandardScaler` divides by is next to nothing.
+    predictions[:, 0] = (1 / 3 + 1e-7 * rng.normal(size=(len(y), 1)) * [1, -1, 0]).astype("float32")
+    estimator = make_pipeline(StandardScaler(), LogisticRegression())
+    with pytest.raises(ValueError, match="Pipeline: its weights are too large for float32"):
+        fit_combiner(StackedMetaLearner(3, final_estimator=estimator), predictions, y)
+
+
 def test_other_wrong_estimators_are_refused(rng):
     predictions, y, _ = tables_of(rng)
     with pytest.raises(TypeError, match="must be a scikit-learn classifier. Received: <class"):

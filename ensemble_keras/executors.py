@@ -40,11 +40,13 @@ class Outcome:
         value: What the function returned; `None` where it did not.
         error: `None`, or what went wrong: type and message of what the function raised, or that its worker died.
         traceback: `None`, or the text of the function's traceback, or what is known of the worker's death.
+        seconds: Float, how long the function ran; `None` where its worker died.
     """
 
     value: typing.Any = None
     error: str | None = None
     traceback: str | None = None
+    seconds: float | None = dataclasses.field(default=None, compare=False)
 
 
 def run_units(function, ask, tell, *, executor=None, workers=None):
@@ -63,8 +65,8 @@ def run_units(function, ask, tell, *, executor=None, workers=None):
         executor: `None`: in this process, one after another. An int: in so many processes of our own, see
             `ProcessExecutor`. A `concurrent.futures.Executor`, such as `RayExecutor()`. Or a Dask client, whose
             workers have this package, too. What is given is left open.
-        workers: Int, how many jobs run at a time. Defaults to the number of processes, of `RayExecutor`'s CPUs or of
-            a Dask cluster's threads; to 1 for other executors.
+        workers: Int, how many jobs run at a time. Defaults to the executor's own number, of a Dask cluster's threads
+            for instance; to 1 for an executor that has none.
 
     Raises:
         TypeError: If `executor` is none of these.
@@ -82,17 +84,20 @@ def run_units(function, ask, tell, *, executor=None, workers=None):
     >>> told
     [(1, 1.0), (4, 2.0), (9, 3.0)]
     """
-    with contextlib.ExitStack() as stack:
-        executor, workers = _open(executor, workers, stack)
+    with opened(executor) as executor:
+        pool, workers = _open(executor, workers)
         running = {}
-        stack.callback(_cancel, running)
-        while True:
-            while len(running) < workers and (job := ask()) is not None:
-                _submit(executor, function, job, running)
-            if not running:
-                return
-            for job in _tell_finished(running, tell):
-                _submit(executor, function, job, running, attempt=2)
+        try:
+            while True:
+                while len(running) < workers and (job := ask()) is not None:
+                    _submit(pool, function, job, running)
+                if not running:
+                    return
+                for job in _tell_finished(running, tell):
+                    _submit(pool, function, job, running, attempt=2)
+        finally:
+            for future in running:
+                future.cancel()
 
 
 def _submit(executor, function, job, running, attempt=1):
@@ -108,10 +113,12 @@ def _submit(executor, function, job, running, attempt=1):
 
 def _attempt(function, job):
     # An exception need not survive pickling, its text does.
+    start = time.perf_counter()
     try:
-        return Outcome(function(job))
+        ended = {"value": function(job)}
     except Exception as error:
-        return Outcome(error=_text(error), traceback=traceback.format_exc())
+        ended = {"error": _text(error), "traceback": traceback.format_exc()}
+    return Outcome(**ended, seconds=time.perf_counter() - start)
 
 
 def _tell_finished(running, tell):
@@ -154,13 +161,41 @@ def _text(error):
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _cancel(futures):
-    for future in futures:
-        future.cancel()
+@contextlib.contextmanager
+def opened(executor):
+    """Gives an executor to several runs, one after another: for an int, processes that end with the block.
+
+    Args:
+        executor: As in `run_units`.
+
+    Yields:
+        What `run_units` takes: the same, but for an int a `ProcessExecutor`.
+
+    Raises:
+        TypeError: If it is no executor.
+        ValueError: If it is an int below 1.
+    """
+    check_executor(executor)
+    if isinstance(executor, int):
+        with ProcessExecutor(executor) as own:
+            yield own
+    else:
+        yield executor
 
 
-def _open(executor, workers, stack):
-    """Returns a `concurrent.futures.Executor` and the number of its workers; its own one is closed with `stack`."""
+def check_executor(executor):
+    """Raises `TypeError` or `ValueError` unless `executor` is one, as in `run_units`."""
+    if isinstance(executor, int):
+        _check_count("executor", executor)
+    elif not (executor is None or isinstance(executor, concurrent.futures.Executor) or _is_dask_client(executor)):
+        raise TypeError(
+            "`executor` must be None, a number of processes, a `concurrent.futures.Executor` or a Dask client. "
+            f"Received: {executor!r}."
+        )
+
+
+def _open(executor, workers):
+    """Returns a `concurrent.futures.Executor` and the number of jobs it is to have at a time."""
     _check_count("workers", 1 if workers is None else workers)
     if executor is None:
         if workers not in (None, 1):
@@ -168,17 +203,16 @@ def _open(executor, workers, stack):
                 f"`workers` must be 1 without an executor. Received: {workers}. Give `executor={workers}`."
             )
         return _InThisProcess(), 1
-    if isinstance(executor, int):
-        return stack.enter_context(ProcessExecutor(executor)), workers or executor
-    if isinstance(executor, concurrent.futures.Executor):
-        return executor, workers or getattr(executor, "workers", 1)
-    if hasattr(executor, "get_executor"):
+    if _is_dask_client(executor):
         # A job that is tried again must not be answered from the first attempt.
         return executor.get_executor(pure=False), workers or sum(executor.nthreads().values())
-    raise TypeError(
-        "`executor` must be None, a number of processes, a `concurrent.futures.Executor` or a Dask client. "
-        f"Received: {executor!r}."
-    )
+    # The standard library's and loky's executors tell it by this name alone.
+    own = getattr(executor, "workers", getattr(executor, "_max_workers", 1))
+    return executor, workers or own
+
+
+def _is_dask_client(executor):
+    return hasattr(executor, "get_executor")
 
 
 def _check_count(argument, count):

@@ -108,11 +108,18 @@ def test_no_more_jobs_are_asked_for_than_there_are_workers(processes, workers, e
 
 
 def test_one_worker_of_a_given_executor_sees_each_result_before_the_next_job():
-    log = Log([1, 2, 3])
+    one, all_of_them = Log([1, 2, 3]), Log(range(10))
     with concurrent.futures.ThreadPoolExecutor(4) as executor:
-        run_units(square, log.ask, log.tell, executor=executor)
-        assert log.events == [(kind, job) for job in (1, 2, 3) for kind in ("ask", "tell")]
-        assert run(square, range(10), executor=executor, workers=4) == {job: Outcome(job * job) for job in range(10)}
+        run_units(square, one.ask, one.tell, executor=executor, workers=1)
+        run_units(square, all_of_them.ask, all_of_them.tell, executor=executor)
+        assert run(square, range(10), executor=executor) == {job: Outcome(job * job) for job in range(10)}
+    assert one.events == [(kind, job) for job in (1, 2, 3) for kind in ("ask", "tell")]
+    assert all_of_them.most_at_a_time() == 4
+
+
+def test_an_outcome_says_how_long_the_function_ran():
+    (outcome,) = run(time.sleep, [0.2]).values()
+    assert 0.2 <= outcome.seconds < 2
 
 
 def test_a_none_means_none_at_present():
@@ -147,6 +154,13 @@ def test_a_job_that_kills_its_worker_twice_has_failed(processes, folder):
     assert "SIGKILL" in told[folder, 9].traceback
     assert [told[job].value for job in (0.1, 0.2, 0.3)] == ["slept"] * 3
     assert len(list(folder.iterdir())) == 2
+
+
+def test_several_runs_may_share_the_processes_of_an_int():
+    with executors.opened(1) as executor:
+        pids = {run(environment, [()], executor=executor)[()].value[0] for _ in range(2)}
+    assert len(pids) == 1
+    assert not is_alive(pids.pop())
 
 
 def test_an_int_is_so_many_processes_that_are_gone_afterwards():

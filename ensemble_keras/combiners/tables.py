@@ -27,7 +27,8 @@ def check_class_weight(class_weight, num_classes):
     """Returns `None` or a float array `(num_classes,)` of weights above 0, or raises `ValueError`."""
     if class_weight is None:
         return None
-    weights = np.asarray(class_weight, dtype="float64")
+    named = isinstance(class_weight, dict | str)
+    weights = np.asarray([] if named else class_weight, dtype="float64")
     if weights.shape != (num_classes,) or not (weights > 0).all() or not np.isfinite(weights).all():
         raise ValueError(
             f"`class_weight` must be {num_classes} numbers above 0, one per class. Received: {class_weight!r}."

@@ -242,8 +242,9 @@ def test_other_arguments_are_refused(predictions, y):
     layer = StackedMetaLearner(3)
     with pytest.raises(ValueError, match=r"one fold number per row. Received: shape \(3,\) for 240 rows"):
         fit_combiner(layer, predictions, y, folds=[0, 1, 2])
-    with pytest.raises(ValueError, match="`class_weight` must be 3 numbers above 0, one per class"):
-        fit_combiner(layer, predictions, y, class_weight=[1, 2])
+    for wrong in ([1, 2], {0: 1.0, 1: 2.0, 2: 1.0}, "balanced"):
+        with pytest.raises(ValueError, match="`class_weight` must be 3 numbers above 0, one per class"):
+            fit_combiner(layer, predictions, y, class_weight=wrong)
     with pytest.raises(ValueError, match="gives 4 classes. Received: predictions of 3 classes"):
         fit_combiner(StackedMetaLearner(4), predictions, y)
     with pytest.raises(TypeError, match="Received: the class StackedMetaLearner"):

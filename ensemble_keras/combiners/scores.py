@@ -80,7 +80,9 @@ class Accuracy:
         shares = _shares(times, self._weights)
         if self._balanced:
             of_class = np.bincount(self._y, shares)
-            shares = shares / (of_class * np.count_nonzero(of_class))[self._y]
+            # A class whose rows have no weight counts for nothing.
+            of_class[of_class == 0] = np.inf
+            shares = shares / (of_class * np.isfinite(of_class).sum())[self._y]
         scores, vote = np.empty(len(members)), np.empty_like(total)
         for i, member in enumerate(members):
             np.add(total, self.parts[member], out=vote)

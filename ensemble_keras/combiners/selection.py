@@ -88,7 +88,7 @@ def select_members(
     if bags == 1:
         return _as_weights(picker.pick(every_member, every_row)[0], len(costs))
     rng = np.random.default_rng(seed)
-    drawn = [(_draw_members(len(costs), rng), _draw_rows(y, rng)) for _ in range(bags)]
+    drawn = [(_draw_members(len(costs), rng), _draw_rows(y, sample_weight, rng)) for _ in range(bags)]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda bag: picker.pick(*bag), drawn)
         return np.mean([_as_weights(picked, len(costs)) for picked, _ in results], axis=0)
@@ -163,11 +163,13 @@ def _draw_members(count, rng):
     return np.sort(rng.choice(count, half, replace=False))
 
 
-def _draw_rows(y, rng):
+def _draw_rows(y, sample_weight, rng):
     """Draws how often each row is in a bag; every class keeps its number of rows, since metrics need them all."""
+    # Rows without weight are left out: a bag of nothing else would have no score.
+    counts = np.ones(len(y), bool) if sample_weight is None else sample_weight > 0
     times = np.zeros(len(y), int)
-    for k in range(y.max() + 1):
-        rows = np.flatnonzero(y == k)
+    for k in np.unique(y[counts]):
+        rows = np.flatnonzero((y == k) & counts)
         times[rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)))
     return times
 

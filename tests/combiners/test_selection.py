@@ -108,6 +108,19 @@ def test_a_row_of_weight_two_counts_as_two_rows(metric, rng):
     np.testing.assert_allclose(by_weight, select_members(predictions[rows], y[rows], **arguments))
 
 
+@pytest.mark.parametrize("metric", ["log_loss", "accuracy", "balanced_accuracy"])
+def test_rows_without_weight_count_for_nothing(metric):
+    predictions, y = member_predictions([2.0, 1.0, 0.0])
+    # The best member knows nothing of the images that count: a class is left out, and all rows but three.
+    predictions[y > 0] = predictions[y > 0][:, ::-1]
+    for weighed in (y > 0, np.arange(len(y)) == 1, np.isin(np.arange(len(y)), [1, 4, 5])):
+        weights = select_members(predictions, y, metric=metric, sample_weight=weighed.astype(float))
+        rows = np.flatnonzero(weighed)
+        of_true = predictions[rows, :, y[rows]]
+        assert np.isfinite(weights).all()
+        assert np.log(of_true @ weights).mean() >= np.log(of_true).mean(axis=0)[0]
+
+
 def test_rows_count_by_their_weight():
     predictions, y = member_predictions([2.0, 0.0])
     predictions[y == 2] = predictions[y == 2][:, ::-1]

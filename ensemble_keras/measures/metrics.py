@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 from ensemble_keras._validation import check_labels, rows_text
 
 # Rows of a float16 softmax sum to 1 within this; a table of logits or of votes does not.
-_SUM_TOLERANCE = 1e-3
+SUM_TOLERANCE = 1e-3
 
 
 def check_probabilities(probabilities, num_classes=None, name="probabilities"):
@@ -141,9 +141,9 @@ def _auc(positive, score):
 def _refuse_rows(taken, p, column):
     checks = {"NaN or infinity": ~np.isfinite(p).all(axis=1)}
     with np.errstate(invalid="ignore"):
-        checks["values outside [0, 1]"] = ((p < -_SUM_TOLERANCE) | (p > 1 + _SUM_TOLERANCE)).any(axis=1)
+        checks["values outside [0, 1]"] = ((p < -SUM_TOLERANCE) | (p > 1 + SUM_TOLERANCE)).any(axis=1)
         if not column:
-            checks["a sum other than 1"] = np.abs(p.sum(axis=1, dtype="float64") - 1) > _SUM_TOLERANCE
+            checks["a sum other than 1"] = np.abs(p.sum(axis=1, dtype="float64") - 1) > SUM_TOLERANCE
     for fault, wrong in checks.items():
         rows = np.flatnonzero(wrong)
         if len(rows):

@@ -4,9 +4,8 @@ import numpy as np
 from scipy import optimize, sparse, stats
 
 from ensemble_keras._validation import check_labels, rows_text
+from ensemble_keras.measures.metrics import SUM_TOLERANCE
 
-# Rows in float16 sum to 1 within this.
-_TOLERANCE = 2e-3
 # Numbers looked at together: about 4 MB, which stay in the processor's cache from one look to the next.
 _BLOCK = 1_000_000
 # A member in the right order is refused with at most this probability.
@@ -20,7 +19,7 @@ def check_predictions(predictions):
     """Returns a float32 table of probabilities `(n, members, num_classes)`, or raises `ValueError`.
 
     One column, sigmoid outputs `p`, becomes `[1 - p, p]`. NaN, values outside [0, 1] and rows that do not sum to 1
-    within 0.002 are refused; the message names member and rows. A float32 table is not copied.
+    within 0.001 are refused; the message names member and rows. A float32 table is not copied.
     """
     table = np.asarray(predictions if predictions is not None else [], dtype="float32")
     if table.ndim != 3 or 0 in table.shape:
@@ -100,8 +99,8 @@ def row_blocks(table):
 
 def _is_right(block):
     # Comparisons with NaN are false.
-    within = block.min() >= -_TOLERANCE and block.max() <= 1 + _TOLERANCE
-    return within and (block.shape[2] == 1 or bool((np.abs(_sums(block) - 1) <= _TOLERANCE).all()))
+    within = block.min() >= -SUM_TOLERANCE and block.max() <= 1 + SUM_TOLERANCE
+    return within and (block.shape[2] == 1 or bool((np.abs(_sums(block) - 1) <= SUM_TOLERANCE).all()))
 
 
 def _sums(block):
@@ -113,8 +112,8 @@ def _refuse(table, blocks):
     """Raises for the first fault that the blocks of rows have, whatever row it is in."""
     faults = {
         "NaN": lambda block: np.isnan(block).any(axis=2),
-        "values outside [0, 1]": lambda block: ((block < -_TOLERANCE) | (block > 1 + _TOLERANCE)).any(axis=2),
-        "rows that do not sum to 1": lambda block: np.abs(_sums(block) - 1) > _TOLERANCE,
+        "values outside [0, 1]": lambda block: ((block < -SUM_TOLERANCE) | (block > 1 + SUM_TOLERANCE)).any(axis=2),
+        "rows that do not sum to 1": lambda block: np.abs(_sums(block) - 1) > SUM_TOLERANCE,
     }
     for what, find in faults.items():
         bad = np.zeros(table.shape[:2], bool)

@@ -3,6 +3,7 @@ import pytest
 from synthetic import member_predictions
 
 from ensemble_keras.measures import predictions as checks
+from ensemble_keras.measures.metrics import check_probabilities
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,18 @@ def test_faults_are_told_by_member_and_row_whatever_block_they_are_in(rng, value
     table[100, 2, 0] = 0.9
     with pytest.raises(ValueError, match=message):
         checks.check_predictions(table)
+
+
+def test_a_table_that_passes_passes_as_one_of_its_members_too(rng):
+    """What takes all members and what takes one table refuse the same sums."""
+    table, _ = member_predictions([1.0, 1.0])
+    for factor in (1.0009, 0.9991):
+        check_probabilities(checks.check_predictions(factor * table)[:, 0])
+    for factor in (1.0011, 0.9989):
+        with pytest.raises(ValueError, match="a sum other than 1"):
+            check_probabilities(factor * table[:, 0])
+        with pytest.raises(ValueError, match="do not sum to 1 from member 0"):
+            checks.check_predictions(factor * table)
 
 
 def test_nan_is_told_before_sums(rng):

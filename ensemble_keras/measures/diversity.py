@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.measures.predictions import check_predictions, check_y
+from ensemble_keras.measures.predictions import check_class_order, check_predictions, check_y
 from ensemble_keras.measures.significance import compare
 
 MEASURES = ("disagreement", "double_fault", "q_statistic", "error_correlation")
@@ -28,8 +28,8 @@ def diversity(predictions, y, *, measure="disagreement", names=None):
         member that is always right or always wrong, and Q of such a pair.
 
     Raises:
-        ValueError: If a table is not as described (member and row are named), the measure is unknown, or there is not
-            one name per member.
+        ValueError: If a table is not as described (member and row are named), a member's columns are in another order
+            than the labels, the measure is unknown, or there is not one name per member.
 
     Example:
 
@@ -74,8 +74,9 @@ def marginal_gains(predictions, y, *, weights=None, metric="accuracy", names=Non
         without weight has a gain of 0.
 
     Raises:
-        ValueError: If a table is not as described (member and row are named), there are fewer than two members, or
-            `weights` leave nothing but zeros when one member is out.
+        ValueError: If a table is not as described (member and row are named), a member's columns are in another order
+            than the labels, there are fewer than two members, or `weights` leave nothing but zeros when one member is
+            out.
 
     Example:
 
@@ -105,6 +106,7 @@ def marginal_gains(predictions, y, *, weights=None, metric="accuracy", names=Non
 def _checked(predictions, y, names):
     predictions = check_predictions(predictions)
     y = check_y(y, len(predictions), predictions.shape[2])
+    check_class_order(predictions, y)
     names = list(range(predictions.shape[1])) if names is None else list(names)
     if len(names) != predictions.shape[1]:
         raise ValueError(

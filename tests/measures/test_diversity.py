@@ -80,3 +80,11 @@ def test_wrong_arguments_are_refused(rng):
     predictions[4, 1] = np.nan
     with pytest.raises(ValueError, match="NaN from member 1 in 1 row: 4"):
         diversity(predictions, y)
+
+
+@pytest.mark.parametrize("measure", [diversity, marginal_gains])
+def test_a_member_of_another_class_order_is_refused(measure):
+    predictions, y = member_predictions([2.0, 2.0])
+    predictions[:, 1] = predictions[:, 1][:, [1, 2, 0]]
+    with pytest.raises(ValueError, match="from member 1 columns that look shuffled: where `y` is 0, as in row 0"):
+        measure(predictions, y)

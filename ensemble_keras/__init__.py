@@ -58,6 +58,10 @@ _HOME = {
     "Training": "members.settings",
     "FineTuning": "members.settings",
     "fine_tune": "members.fine_tuning",
+    "deep_ensemble": "members.one_architecture",
+    "snapshot_ensemble": "members.one_architecture",
+    "average_weights": "members.soups",
+    "soup": "members.soups",
 }
 
 __all__ = ["__version__", *_HOME]

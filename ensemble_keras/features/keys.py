@@ -10,13 +10,17 @@ from ensemble_keras.data.augmentation import augmentation_config, build_augmenta
 from ensemble_keras.runs import fingerprint
 
 
-def architecture_fingerprint(model):
+def architecture_fingerprint(model, *, ignored=None):
     """Returns a hex digest of a model's architecture; the names of its layers do not count.
 
     Keras numbers the layers of a process (`conv2d_7`), so the same network has other names the next time. Of layers
     that are not Keras' own the source counts, too, where Python has it: an edited `call` leaves the config as it was.
+
+    Args:
+        model: A `keras.Model`.
+        ignored: Compiled pattern of names of entries in the layers' configs that do not count, either, or `None`.
     """
-    described = _anonymous_layer(keras.saving.serialize_keras_object(model), "model")
+    described = _without(_anonymous_layer(keras.saving.serialize_keras_object(model), "model"), ignored)
     sources = _own_sources(model._flatten_layers())
     # Left out where there are none: most networks are made of Keras' layers.
     return fingerprint({"model": described, "sources": sources} if sources else described)
@@ -94,6 +98,13 @@ def _anonymous(config):
         ends = {key: _renamed_ends(config[key], places) for key in ("input_layers", "output_layers") if key in config}
         return {k: v if k == "layers" else _anonymous(v) for k, v in (config | ends).items()}
     return {key: _anonymous_layer(v, "layer") if _is_wrapped(v) else _anonymous(v) for key, v in config.items()}
+
+
+def _without(config, ignored):
+    """Returns a config without the entries whose whole name matches a pattern; `None`: as it is."""
+    if isinstance(config, dict) and ignored is not None:
+        return {key: _without(value, ignored) for key, value in config.items() if not ignored.fullmatch(key)}
+    return [_without(value, ignored) for value in config] if isinstance(config, list) and ignored else config
 
 
 def _is_layers(value):

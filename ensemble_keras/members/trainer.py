@@ -13,6 +13,7 @@ from ensemble_keras.data.sampling import resampled
 from ensemble_keras.data.splits import make_folds, together, train_test_indices
 from ensemble_keras.devices import data_parallel, resolve_devices
 from ensemble_keras.features.keys import augmentation_key
+from ensemble_keras.members.initialisation import set_random_state
 from ensemble_keras.members.settings import FineTuning
 from ensemble_keras.members.training import Trainee, train
 from ensemble_keras.members.unfreezing import Activations, split_where_training_starts, unfrozen
@@ -76,7 +77,7 @@ class Trainer:
             "sampling": self.sampling,
         }
 
-    def run(self, images, validation, *, seed, epochs=None, checkpoint=None):
+    def run(self, images, validation, *, seed, epochs=None, checkpoint=None, stop=None):
         """Trains once.
 
         Args:
@@ -85,6 +86,7 @@ class Trainer:
             seed: Int, of the order of the images.
             epochs: Int, to stop after so many epochs of the schedule. Defaults to all.
             checkpoint: Path of the file that keeps the state after each epoch, or `None`.
+            stop: As in `train`.
 
         Returns:
             A `TrainingResult`; its `note` says where the start was kept.
@@ -92,9 +94,7 @@ class Trainer:
         Raises:
             MemoryError: If not even one image at a time fits; the network is as it was.
         """
-        # Layers without a seed have a random state that no other process has.
-        for number, variable in enumerate(v for v in self.network.variables if v.name == "seed_generator_state"):
-            variable.assign(np.random.SeedSequence([seed, number]).generate_state(2))
+        set_random_state(self.network, seed)
         start = [keras.ops.convert_to_numpy(variable) for variable in self.network.variables]
         size = self.network.input_shape[1:3]
         images = hold_decoded(resampled(images, self.sampling, seed), size)
@@ -106,7 +106,9 @@ class Trainer:
 
         def step(batch_size):
             put_back()
-            return self._train(images, validation, batch_size, seed=seed, epochs=epochs, checkpoint=checkpoint)
+            return self._train(
+                images, validation, batch_size, seed=seed, epochs=epochs, checkpoint=checkpoint, stop=stop
+            )
 
         try:
             return memory.with_smaller_batches(step, self.settings.batch_size, name=self.name)[0]
@@ -173,7 +175,7 @@ def weights_of(arrays):
 
 def hold_decoded(dataset, image_size):
     """Returns the dataset with its images decoded and in memory where they are small enough, else as it is."""
-    if len(dataset) * image_size[0] * image_size[1] * 3 > _HELD_BYTES:
+    if not isinstance(dataset, ImageDataset) or len(dataset) * image_size[0] * image_size[1] * 3 > _HELD_BYTES:
         return dataset
     pixels = dataset.load(image_size=image_size)
     return ImageDataset.from_arrays(pixels, dataset.labels, class_names=dataset.class_names, groups=dataset.groups)

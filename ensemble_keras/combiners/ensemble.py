@@ -56,10 +56,11 @@ def build_ensemble(
     Raises:
         TypeError: If a member is not a `keras.Model`, or the combiner is not a layer.
         ValueError: If `members` is empty, two members share a name or differ in classes or input shape, a member
-            lacks the features that the combiner takes, the combiner gives other classes than the members, or it
-            holds variables or layers other than those of stock Keras layers; if a view is unknown, or the members
-            take images of any size and are to be zoomed; if a temperature is not above 0, or the members' are given
-            to a combiner that does not take their predictions.
+            ends in logits, in several sigmoid units or in one softmax unit, a member lacks the features that the
+            combiner takes, the combiner gives other classes than the members, or it holds variables or layers other
+            than those of stock Keras layers; if a view is unknown, or the members take images of any size and are to
+            be zoomed; if a temperature is not above 0, or the members' are given to a combiner that does not take
+            their predictions.
 
     Example:
 
@@ -173,6 +174,12 @@ def _check_member(index, member):
         raise ValueError(
             f"Member {member.name!r} must give probabilities. Received: a last layer {last.name!r} without "
             'activation, which gives logits. Add `activation="softmax"`.'
+        )
+    activation, width = getattr(last, "activation", None), outputs[0].shape[-1]
+    if activation is (keras.activations.softmax if width == 1 else keras.activations.sigmoid):
+        raise ValueError(
+            f"Member {member.name!r} must give probabilities that sum to 1, or p of one sigmoid unit. Received: a "
+            f"last layer {last.name!r} of {width} units with {activation.__name__}."
         )
 
 

@@ -220,6 +220,14 @@ def test_a_member_that_gives_logits_is_refused():
         build_ensemble([tiny_member("a", activation=None)], SoftVoting())
 
 
+@pytest.mark.parametrize(("units", "activation"), [(3, "sigmoid"), (1, "softmax")])
+def test_a_member_whose_rows_do_not_sum_to_1_is_refused(units, activation):
+    with pytest.raises(
+        ValueError, match=f"'a' must give probabilities that sum to 1, .* {units} units with {activation}"
+    ):
+        build_ensemble([tiny_member("a", units, activation=activation)], SoftVoting())
+
+
 def test_a_member_that_is_no_classifier_of_images_is_refused(members):
     feature_map = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)], name="map")
     with pytest.raises(ValueError, match=r"Member 'map' must map one batch of images to one tensor"):

@@ -178,7 +178,7 @@ def snapshot_ensemble(
     >>> members = ek.snapshot_ensemble(
     ...     member, x, np.arange(40) % 2, cycles=2, settings=ek.Training(epochs=2), verbose=0)
     >>> [member.name for member in members]
-    ['cnn_snapshot_1', 'cnn_snapshot_2']
+    ['CNN_snapshot_1', 'CNN_snapshot_2']
     """
     _check_count("cycles", cycles)
     settings = _of_one_cycle(_check_arguments(member, settings, probe, sampling, seed), cycles)

@@ -64,10 +64,15 @@ _HOME = {
     "soup": "members.soups",
 }
 
-__all__ = ["__version__", *_HOME]
+# Public names in modules of their own, such as `ensemble_keras.search.GeneticSearch`.
+_MODULES = ("executors", "search")
+
+__all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -40,18 +40,18 @@ def check_seed(seed):
     return seed
 
 
-def check_images(x, argument="x"):
-    """Returns `x` as an array of images `(n, height, width, 3)` with values in [0, 255], or raises `ValueError`.
+def check_images(x, argument="x", channels=3):
+    """Returns `x` as an array of images `(n, height, width, channels)` in [0, 255], or raises `ValueError`.
 
     uint8 arrays pass unchanged, other integers and floats become float32. An empty array, another shape, NaN,
     values outside [0, 255] and float images that look scaled to [0, 1] are refused.
     """
     x = np.asarray(x)
-    taken = "images of shape (n, height, width, 3) with values in [0, 255]"
+    taken = f"images of shape (n, height, width, {channels}) with values in [0, 255]"
     if x.dtype.kind not in "uif":
         raise ValueError(f"`{argument}` must hold {taken}. Received: an array of dtype {x.dtype}.")
-    if x.ndim != 4 or x.shape[-1] != 3:
-        grey = x.ndim == 3 or (x.ndim == 4 and x.shape[-1] == 1)
+    if x.ndim != 4 or x.shape[-1] != channels:
+        grey = channels == 3 and (x.ndim == 3 or (x.ndim == 4 and x.shape[-1] == 1))
         hint = " Repeat grey images over three channels: `np.repeat(x.reshape(*x.shape[:3], 1), 3, -1)`."
         raise ValueError(f"`{argument}` must hold {taken}. Received: shape {x.shape}.{hint if grey else ''}")
     if not len(x):

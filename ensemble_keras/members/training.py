@@ -136,6 +136,7 @@ def train(
     keep_start=False,
     checkpoint=None,
     callbacks=(),
+    stop=None,
     name=None,
     verbose=1,
 ):
@@ -154,6 +155,7 @@ def train(
         keep_start: Whether the weights at the start count as epoch 0, to be kept where no epoch is better.
         checkpoint: Path of the file that keeps the state after each epoch, or `None`.
         callbacks: `keras.callbacks.Callback`s of the user's. Their logs hold the validation figures, too.
+        stop: Function of an epoch's number (from 1) and its logs that returns why training stops after it, or `None`.
         name: String, what the progress bar shows. Defaults to the network's name.
         verbose: 0 shows no progress.
 
@@ -168,7 +170,7 @@ def train(
     batches = _Labelled(images, network.input_shape[1:3], settings.batch_size, seed)
     trainee.restart(len(batches), rates)
     validate = _validator(network, validation, trainee.class_weight, settings.monitor)
-    watch = _Watch(settings, validate, trainee.optimizer, keep_start)
+    watch = _Watch(settings, validate, trainee.optimizer, keep_start, stop)
     kept = Checkpoint(checkpoint, trainee, watch)
     with (
         progress_bar(f"Training {name or network.name}", epochs, unit="epochs", verbose=verbose) as advance,
@@ -243,9 +245,9 @@ class _Watch(keras.callbacks.Callback):
     that the other never lets it see. Without validation data the last epoch is the best one.
     """
 
-    def __init__(self, settings, validate, optimizer, keep_start):
+    def __init__(self, settings, validate, optimizer, keep_start, stop):
         super().__init__()
-        self._settings, self._validate, self._keep_start = settings, validate, keep_start
+        self._settings, self._validate, self._keep_start, self._stop = settings, validate, keep_start, stop
         self._average = keras.callbacks.SwapEMAWeights() if getattr(optimizer, "use_ema", False) else None
         self.history, self.start, self.note = {}, {}, ""
         self.best_epoch, self.best, self.weights, self.finished = 0, None, None, False
@@ -270,6 +272,9 @@ class _Watch(keras.callbacks.Callback):
             self._judge(epoch + 1, logs)
         for key, value in logs.items():
             self.history.setdefault(key, []).append(float(value))
+        reason = None if self.finished or self._stop is None else self._stop(epoch + 1, logs)
+        if reason is not None:
+            self.note, self.finished = reason, True
         if self.finished:
             self.model.stop_training = True
 

@@ -15,13 +15,14 @@ _SIGNED = LinearSegmentedColormap.from_list(
 )
 _MOST_NUMBERS = 12
 _MOST_NAMES = 40
+_MOST_SETS = 8
 
 
 def plot_diversity(table, ax=None, *, label=None):
     """Draws a measure of each two members as a heat map: blue below 0, clear at 0, vermillion above.
 
     A member beside itself is left blank: it says nothing about diversity, and its value would drown the others. Up to
-    12 members the cells carry their numbers.
+    12 members the cells carry their numbers; beyond, a bar beside the map tells what the colours mean.
 
     Args:
         table: `DataFrame` members by members, such as `diversity` returns; NaN stays blank.
@@ -44,7 +45,7 @@ def plot_diversity(table, ax=None, *, label=None):
     ax = own_axes(ax, (side, side))
     ax.grid(False)
     largest = np.nanmax(np.abs(values), initial=0) or 1.0
-    ax.imshow(values, cmap=_SIGNED, vmin=-largest, vmax=largest, interpolation="nearest")
+    image = ax.imshow(values, cmap=_SIGNED, vmin=-largest, vmax=largest, interpolation="nearest")
     ticks = np.arange(0, count, int(np.ceil(count / _MOST_NAMES)))
     names = [shortened(table.index[i]) for i in ticks]
     ax.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 4 else 0, parse_math=False)
@@ -55,14 +56,22 @@ def plot_diversity(table, ax=None, *, label=None):
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 color = "white" if abs(value) > 0.9 * largest else ax.xaxis.label.get_color()
-                ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=9)
+                # Adding 0 turns -0.0 into 0.0.
+                text = f"{round(value, 2) + 0.0:.2f}"
+                ax.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
+    else:
+        bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
+        # The sign that does not occur is no part of the scale.
+        bar.ax.set_ylim(min(0, np.nanmin(values)), max(0, np.nanmax(values)))
+        bar.ax.tick_params(color=GRID, labelcolor=ax.xaxis.label.get_color(), labelsize=9)
+        bar.outline.set_edgecolor(GRID)
     return ax
 
 
 def plot_pareto(table, ax=None, *, unit=None):
     """Draws accuracy against cost: every set of members as a dot, the front as a line of steps.
 
-    Up to eight sets on the front carry the names of their members, or their number where there are more than two.
+    Up to eight sets on the front carry numbers, and the legend says which members they are.
 
     Args:
         table: `DataFrame` with `members`, `cost`, `accuracy` and `on_front`, such as `pareto_front` returns.
@@ -80,30 +89,22 @@ def plot_pareto(table, ax=None, *, unit=None):
     >>> ek.plot_pareto(table, unit="ms").get_xlabel()
     'cost in ms'
     """
-    ax = own_axes(ax, (5.4, 3.8))
     front, rest = table[table["on_front"]], table[~table["on_front"]]
+    named = front if len(front) <= _MOST_SETS else front[:0]
+    ax = own_axes(ax, (5.4, 3.8 + 0.2 * len(named)))
     ax.plot(rest["cost"], 100 * rest["accuracy"], "o", color=GRID, markersize=3, label="not on the front")
     accuracy = 100 * front["accuracy"]
     ax.step(front["cost"], accuracy, where="post", color=BLUE, linewidth=1.6)
     ax.plot(front["cost"], accuracy, "o", color=BLUE, markersize=6, label="on the front")
     if table["cost"].max() > 20 * table["cost"].min() > 0:
         ax.set_xscale("log")
-    if len(front) <= 8:
-        for i, (members, cost, height) in enumerate(zip(front["members"], front["cost"], accuracy, strict=True)):
-            few = len(members) <= 2
-            ax.annotate(
-                " + ".join(shortened(name, 16) for name in members) if few else f"{len(members)} members",
-                (cost, height),
-                # Above and to the left of the front there is nothing; the first set has no room to its left.
-                xytext=(-5, 4) if i else (0, -5),
-                textcoords="offset points",
-                ha="right" if i else "left",
-                va="bottom" if i else "top",
-                fontsize=8,
-                color=ax.xaxis.label.get_color(),
-                parse_math=False,
-            )
-    ax.margins(x=0.15, y=0.12)
+    for number, row in enumerate(named.itertuples(), 1):
+        # Above and to the left of the front there is nothing; names have no room there.
+        options = {"textcoords": "offset points", "ha": "right", "color": ax.xaxis.label.get_color(), "fontsize": 8}
+        ax.annotate(str(number), (row.cost, 100 * row.accuracy), xytext=(-4, 3), **options)
+        names = shortened(" + ".join(map(str, row.members)), 60)
+        ax.plot([], [], marker=f"${number}$", color=BLUE, linestyle="none", label=names)
+    ax.margins(x=0.1, y=0.12)
     ax.set_xlabel("cost" if unit is None else f"cost in {unit}")
     ax.set_ylabel("out-of-fold accuracy in %")
     legend_below(ax)

@@ -41,6 +41,9 @@ def test_a_heat_map_shows_pairs_by_sign_and_leaves_the_diagonal_blank(table):
 def test_many_members_have_no_numbers_and_names_that_do_not_touch():
     ax = plot_diversity(pd.DataFrame(np.full((100, 100), 0.3)))
     assert not ax.texts
+    # What the colours mean is told beside them, from 0 on.
+    [bar] = [axes for axes in ax.figure.axes if axes is not ax]
+    np.testing.assert_allclose(bar.get_ylim(), [0, 0.3])
     ax.figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
     assert all(below.y1 <= above.y0 + 1 for above, below in itertools.pairwise(boxes))
@@ -49,25 +52,46 @@ def test_many_members_have_no_numbers_and_names_that_do_not_touch():
 def test_members_that_never_differ_can_be_drawn():
     ax = plot_diversity(pd.DataFrame(np.zeros((2, 2)), ["a", "b"], ["a", "b"]))
     assert [text.get_text() for text in ax.texts] == ["0.00", "0.00"]
+    almost = pd.DataFrame([[1, -0.001], [-0.001, 1]])
+    assert [text.get_text() for text in plot_diversity(almost).texts] == ["0.00", "0.00"]
     assert not plot_diversity(pd.DataFrame(np.full((1, 1), np.nan))).texts
 
 
 def test_the_front_is_a_line_of_steps_over_all_sets(front):
     ax = plot_pareto(front, unit="ms")
-    rest, steps, dots = ax.lines
+    rest, steps, dots = ax.lines[:3]
     np.testing.assert_allclose(rest.get_xydata(), [[2, 60]])
     np.testing.assert_allclose(dots.get_xydata(), [[1, 70], [3, 80], [50, 90]])
     np.testing.assert_allclose(steps.get_xydata(), dots.get_xydata())
-    assert [text.get_text() for text in ax.texts] == ["a", "a + b", "3 members"]
+    assert [text.get_text() for text in ax.texts] == ["1", "2", "3"]
+    assert _legend(ax) == ["not on the front", "on the front", "a", "a + b", "a + b + c"]
+    assert [line.get_marker() for line in ax.lines[3:]] == ["$1$", "$2$", "$3$"]
     assert ax.get_xscale() == "log"
     assert ax.get_xlabel() == "cost in ms"
     assert plot_pareto(front[:3]).get_xscale() == "linear"
     assert plot_pareto(front).get_xlabel() == "cost"
 
 
+def _legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_long_names_stay_within_the_figure_and_clear_of_the_axes(front):
+    names = ["MobileNetV2(alpha=0.35)", "MobileNet(alpha=0.25)", "EfficientNetV2B0"]
+    members = [tuple(names["abc".index(m)] for m in part) for part in front["members"]]
+    ax = plot_pareto(front.assign(members=members), unit="ms")
+    ax.figure.draw_without_rendering()
+    legend = ax.get_legend().get_window_extent()
+    assert 0 <= legend.y0 < legend.y1 < ax.xaxis.label.get_window_extent().y0 + 1
+    assert 0 <= legend.x0 < legend.x1 <= ax.figure.bbox.x1
+    assert all(text.get_window_extent().x0 > ax.get_window_extent().x0 for text in ax.texts)
+    assert ax.get_window_extent().height > 0.4 * ax.figure.bbox.height
+
+
 def test_a_long_front_has_no_names(front):
     many = pd.concat([front[:1]] * 9, ignore_index=True)
     assert not plot_pareto(many).texts
+    assert len(_legend(plot_pareto(many))) == 2
 
 
 def test_a_cascade_is_drawn_as_expected_and_as_measured():

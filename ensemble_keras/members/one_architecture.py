@@ -110,9 +110,12 @@ def deep_ensemble(
         verbose=verbose,
     )
     arguments = {"model": member.name, "size": size, "seed": seed, "probe": probe, **trainer.depends_on()}
+    members = []
     with Run(directory, arguments) as run:
         series = _Series(member, trainer, images, validation, probe=probe, store=store, run=run, verbose=verbose)
-        return [series.train(f"{member.name}_{i + 1}", seed=own) for i, own in enumerate(_seeds(seed, size))]
+        for i, own in enumerate(_seeds(seed, size)):
+            members.append(series.train(f"{member.name}_{i + 1}", seed=own))
+    return members
 
 
 def snapshot_ensemble(

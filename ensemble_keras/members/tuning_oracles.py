@@ -7,13 +7,9 @@ import warnings
 
 import keras_tuner
 import numpy as np
-import threadpoolctl
-from keras_tuner.engine.trial import Trial, TrialStatus
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Matern
+from keras_tuner.engine.trial import TrialStatus
 
-from ensemble_keras import runs
+from ensemble_keras.members import gaussian_process, trial_files
 from ensemble_keras.members.curves import DIRECTIONS
 
 # Proposals at random before the Gaussian process is asked.
@@ -99,14 +95,11 @@ class _Resumable:
         """Takes up the finished trials in the folder, in their order, up to one that a kill left half-done."""
         if self.folder is None:
             return
-        for path in sorted(pathlib.Path(self.folder).glob("trial_*/trial.json"), key=_number):
-            state = json.loads(path.read_text())
-            finished = state["status"] == TrialStatus.COMPLETED
-            if not finished or _number(path) != len(self.trials) or len(self.trials) == self.max_trials:
+        for path in trial_files.trial_paths(self.folder):
+            trial = trial_files.read_trial(path)
+            expected = trial_files.trial_number(path) == len(self.trials) < self.max_trials
+            if trial.status != TrialStatus.COMPLETED or not expected:
                 return
-            # With an id: KerasTuner's own loader draws a random one, from Python's global state.
-            trial = Trial(hyperparameters=None, trial_id=state["trial_id"])
-            trial.set_state(state)
             self._take_up(trial)
 
     def _take_up(self, trial):
@@ -117,15 +110,12 @@ class _Resumable:
 
     def save(self):
         """Writes what KerasTuner's own tools read; it is never read back here."""
-        self._write("oracle.json", self.get_state())
+        if self.folder is not None:
+            trial_files.write_state(pathlib.Path(self.folder) / "oracle.json", self.get_state())
 
     def _save_trial(self, trial):
-        self._write(f"trial_{trial.trial_id}/trial.json", trial.get_state())
-
-    def _write(self, name, state):
         if self.folder is not None:
-            with runs.atomic_path(pathlib.Path(self.folder) / name) as temporary:
-                temporary.write_text(json.dumps(state))
+            trial_files.write_state(trial_files.trial_path(self.folder, trial.trial_id), trial.get_state())
 
     def _compute_values_hash(self, values):
         return super()._compute_values_hash({name: json.dumps(value) for name, value in values.items()})
@@ -146,25 +136,18 @@ class BayesianOracle(_Resumable, keras_tuner.oracles.BayesianOptimizationOracle)
     def __init__(self, *args, **options):
         super().__init__(*args, num_initial_points=_FIRST_AT_RANDOM, **options)
 
-    def _make_gpr(self):
-        return GaussianProcessRegressor(
-            Matern(nu=2.5), n_restarts_optimizer=2, normalize_y=True, alpha=self.alpha, random_state=self.seed
-        )
-
     def populate_space(self, trial_id):
         """Returns the next values; see `keras_tuner.Oracle`."""
         if len(self.trials) < _FIRST_AT_RANDOM or not self._nonfixed_space():
             return super().populate_space(trial_id)
         rng = np.random.default_rng([self._entropy, len(self.trials)])
         x, y = self._vectorize_trials()
-        with threadpoolctl.threadpool_limits(1):  # the matrices are small
-            self.gpr.fit(x, y)
-            points = rng.uniform(size=(_ANYWHERE, x.shape[1]))
-            nearby = x[y.argmin()] + rng.normal(scale=_SPREAD, size=(_NEARBY, x.shape[1]))
-            # Below 1: KerasTuner makes of it a value above the upper end.
-            points = np.concatenate([points, nearby.clip(0, 1 - 1e-9)])
-            mean, deviation = self.gpr.predict(points, return_std=True)
-        for row in np.argsort(mean - self.beta * deviation, kind="stable"):
+        points = rng.uniform(size=(_ANYWHERE, x.shape[1]))
+        nearby = x[y.argmin()] + rng.normal(scale=_SPREAD, size=(_NEARBY, x.shape[1]))
+        # Below 1: KerasTuner makes of it a value above the upper end.
+        points = np.concatenate([points, nearby.clip(0, 1 - 1e-9)])
+        bounds = gaussian_process.lower_bounds(x, y, points, seed=self.seed, alpha=self.alpha, beta=self.beta)
+        for row in np.argsort(bounds, kind="stable"):
             values = {name: _plain(value) for name, value in self._vector_to_values(points[row]).items()}
             if not self._duplicate(values):
                 return {"status": TrialStatus.RUNNING, "values": values}
@@ -205,20 +188,15 @@ TUNERS = {"bayesian": BayesianOracle, "random": RandomOracle, "hyperband": Hyper
 
 @contextlib.contextmanager
 def _quiet():
-    """Hides what KerasTuner and the Gaussian process say about themselves while the block runs."""
+    """Hides what KerasTuner says about itself while the block runs."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="keras_tuner")
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)
         yield
 
 
 def _numbers(*entropy):
     """Returns two ints that depend on the entropy alone, as Python ints below 2³¹."""
     return [int(number) for number in np.random.SeedSequence(entropy).generate_state(2) % 2**31]
-
-
-def _number(path):
-    return int(path.parent.name.removeprefix("trial_"))
 
 
 def _plain(value):

@@ -42,11 +42,12 @@ class Candidate:
     Attributes:
         name: String.
         combiner: The layer as given.
-        fitted: The layer fitted on all rows; `None` where that needs the final members' features.
+        fitted: The layer of `joined` members, fitted on all rows; `None` where that needs their final features.
         out_of_fold: `(n, num_classes)` probabilities of the combined members; each row by members and a combiner
-            that did not see it.
+            that did not see it. One number is chosen on all rows: the L2 strength of a linear combiner.
         seconds: Float.
         used: List of ints, the members that it asks: a vote leaves out those of weight 0.
+        joined: List of ints, the members that the layer takes; `None`: all.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Candidate:
     out_of_fold: np.ndarray
     seconds: float
     used: list
+    joined: list | None = None
 
 
 def named_combiners(combiner, num_classes):
@@ -106,7 +108,7 @@ def check_combiners(combiners, widths, num_classes):
             ) from error
 
 
-def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_weight=None, seed=0):
+def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_weight=None, seed=0, selection=None):
     """Fits a combiner, and combines out-of-fold predictions (and features) so that every row stays out of fold.
 
     Args:
@@ -118,21 +120,58 @@ def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_
         features: List, a member each: `(n, d)`; or `(folds, n, d)` where every fold has a network of its own.
         class_weight: List of `num_classes` floats or `None`.
         seed: Int.
+        selection: The `Selection` within a budget, or `None`: all members are joined.
 
     Returns:
         A `Candidate`.
     """
     start = time.perf_counter()
     arguments = {"class_weight": class_weight, "seed": seed}
-    if combiner.takes == "predictions":
-        fitted, combined = fit_out_of_fold(combiner, predictions, y, folds, **arguments)
-    elif all(part.ndim == 2 for part in features):
-        fitted, combined = fit_out_of_fold(combiner, predictions, y, folds, features=features, **arguments)
+    everyone = list(range(predictions.shape[1]))
+    asked, joined = _asked_together(combiner, everyone), everyone
+    by_fold = combiner.takes != "predictions" and any(part.ndim == 3 for part in features)
+    if selection is not None and not selection.fits(asked):
+        joined, sets = selection.of(asked), [selection.of(asked, without=fold) for fold in np.unique(folds)]
+        combined = _by_fold(combiner, predictions, y, folds, features, sets, arguments)
+        fitted = None if by_fold else fit_joined(combiner, joined, predictions, y, folds, features, **arguments)
+    elif by_fold:
+        sets = [everyone] * len(np.unique(folds))
+        fitted, combined = None, _by_fold(combiner, predictions, y, folds, features, sets, arguments)
     else:
-        fitted, combined = None, _by_fold(combiner, predictions, y, folds, features, arguments)
+        fitted, combined = fit_out_of_fold(combiner, predictions, y, folds, features=features, **arguments)
     weights = getattr(fitted, "member_weights", None)
-    used = [i for i in range(predictions.shape[1]) if weights is None or weights[i] > 0]
-    return Candidate(name, combiner, fitted, combined, time.perf_counter() - start, used)
+    used = [i for place, i in enumerate(joined) if weights is None or weights[place] > 0]
+    return Candidate(name, combiner, fitted, combined, time.perf_counter() - start, used, joined)
+
+
+def fit_joined(combiner, joined, predictions, y, folds, features, **arguments):
+    """Fits a combiner of some of the members on all rows.
+
+    Args:
+        combiner: A combiner layer of all members.
+        joined: List of ints, the members that the fitted layer takes.
+        predictions: As in `try_combiner`.
+        y: As in `try_combiner`.
+        folds: As in `try_combiner`.
+        features: List, a member each: `(n, d)`; not looked at where the combiner takes predictions alone.
+        **arguments: `class_weight` and `seed`.
+
+    Returns:
+        A combiner layer.
+    """
+    parts = None if combiner.takes == "predictions" else [features[i] for i in joined]
+    options = {"features": parts, "folds": folds, **arguments}
+    return fit_combiner(restricted(combiner, joined), predictions[:, joined], y, **options)
+
+
+def restricted(combiner, members):
+    """Returns a combiner for some of its members, a list of places: its weights and descriptors are theirs."""
+    if isinstance(combiner, ArchitectureGate) and combiner.descriptors is not None:
+        return combiner.with_descriptors([combiner.descriptors[i] for i in members])
+    weights = getattr(combiner, "member_weights", None)
+    if weights is None or isinstance(weights, str):
+        return combiner
+    return with_weights(combiner, [weights[i] for i in members])
 
 
 def choose(candidates, y, *, groups=None, seed=0):
@@ -173,6 +212,15 @@ def describe_members(combiner, members, skills):
         return combiner
     described = [describe_architecture(m, skill=skill) for m, skill in zip(members, skills, strict=True)]
     return combiner.with_descriptors(described)
+
+
+def _asked_together(combiner, members):
+    """Returns the members that a combiner may ask about one image."""
+    weights = getattr(combiner, "member_weights", None)
+    if isinstance(weights, str):
+        # Of single members any one fits.
+        return members[:1] if weights == "best" else members
+    return members if weights is None else [i for i in members if weights[i] > 0]
 
 
 def _lacks_descriptors(combiner):
@@ -218,19 +266,20 @@ def _stand_in(name, width, num_classes):
     return keras.Model(images, predictions, name=name)
 
 
-def _by_fold(combiner, predictions, y, folds, features, arguments):
-    """Fits the combiner on each fold's own features of the other folds, and applies it to the fold."""
+def _by_fold(combiner, predictions, y, folds, features, sets, arguments):
+    """Fits the combiner of each fold's own set of members on the other folds, and applies it to the fold."""
     combined = np.empty((len(y), predictions.shape[-1]), "float32")
-    for number, fold in enumerate(np.unique(folds)):
-        held = folds == fold
-        parts = [part if part.ndim == 2 else part[number] for part in features]
+    for number, (fold, members) in enumerate(zip(np.unique(folds), sets, strict=True)):
+        held, parts = folds == fold, None
+        if combiner.takes != "predictions":
+            parts = [part if part.ndim == 2 else part[number] for part in (features[i] for i in members)]
         rest = fit_combiner(
-            combiner,
-            predictions[~held],
+            restricted(combiner, members),
+            predictions[~held][:, members],
             y[~held],
-            features=[part[~held] for part in parts],
+            features=parts and [part[~held] for part in parts],
             folds=folds[~held],
             **arguments,
         )
-        combined[held] = combine(rest, predictions[held], [part[held] for part in parts])
+        combined[held] = combine(rest, predictions[held][:, members], parts and [part[held] for part in parts])
     return combined

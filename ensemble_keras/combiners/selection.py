@@ -51,8 +51,9 @@ def select_members(
             metric is called `members * size * bags / 2` times. Equally good members are told apart by log loss.
             Defaults to `"log_loss"`.
         initial: Int, from 1 to `size`. Number of best members of a bag to start from (sorted start). Defaults to 1.
-        costs: Array `(members,)`, the cost of asking each member: multiply-accumulates, parameters, milliseconds.
-        max_cost: Float. What the selected members may cost together. Defaults to `None`, no limit.
+        costs: Array `(members,)`, the cost of asking each member: multiply-accumulates, parameters, milliseconds; or
+            `(members, k)`, its cost by `k` measures.
+        max_cost: Float, or `k` of them. What the selected members may cost together. Defaults to `None`, no limit.
         sample_weight: Array `(n,)`, or `None`.
 
     Returns:
@@ -82,7 +83,7 @@ def select_members(
         scores.append(LogLoss(predictions, y, sample_weight))
     picker = _Picker(scores, size, initial, costs, max_cost)
     every_member, every_row = np.arange(len(costs)), np.ones(len(y), int)
-    if not _fits(costs.sum(), max_cost):
+    if not fits(costs.sum(axis=0), max_cost):
         results = [picker.pick(pool, every_row) for pool in _pools(costs, max_cost, size)]
         return _as_weights(max(results, key=lambda result: result[1])[0], len(costs))
     if bags == 1:
@@ -137,22 +138,23 @@ class _Picker:
     def _candidates(self, ranked, picked):
         """Returns the members that may come next: those in the budget; of a sorted start, the best of the rest."""
         is_in = np.isin(ranked, picked)
-        spent = self._costs[np.unique(picked).astype(int)].sum()
-        fits = _fits(spent + self._costs[ranked], self._max_cost)
-        rest = ranked[fits & ~is_in]
-        return rest[:1] if 0 < len(picked) < self._initial and len(rest) else ranked[fits | is_in]
+        spent = self._costs[np.unique(picked).astype(int)].sum(axis=0)
+        within = fits(spent + self._costs[ranked], self._max_cost)
+        rest = ranked[within & ~is_in]
+        return rest[:1] if 0 < len(picked) < self._initial and len(rest) else ranked[within | is_in]
 
 
-def _fits(costs, max_cost):
+def fits(costs, max_cost):
+    """Whether costs `(…, k)` are within `k` limits, all of them."""
     # Sums of floats: three times 0.1 fits into 0.3.
-    return costs <= max_cost * (1 + 1e-9)
+    return (costs <= max_cost * (1 + 1e-9)).all(axis=-1)
 
 
 def _pools(costs, max_cost, size):
     """Yields the members that cost at most the whole budget, a half, a quarter, …; each pool once."""
     last, parts = None, 1
     while parts <= size:
-        pool = np.flatnonzero(_fits(parts * costs, max_cost))
+        pool = np.flatnonzero(fits(parts * costs, max_cost))
         if len(pool) and len(pool) != last:
             yield pool
         last, parts = len(pool), 2 * parts
@@ -184,13 +186,22 @@ def _check_costs(costs, max_cost, count):
         raise ValueError(
             f"A budget needs `costs`, one per member, and `max_cost`, their highest sum. Received: no `{lacking}`."
         )
-    costs = np.zeros(count) if costs is None else check_costs(costs, count)
-    limit = np.inf if max_cost is None else float(max_cost)
-    if not (costs <= limit).any():
+    if costs is None:
+        return np.zeros((count, 1)), np.array([np.inf])
+    limits = np.atleast_1d(np.asarray(max_cost, "float64"))
+    columns = np.asarray(costs, "float64").T if np.ndim(costs) == 2 else [costs]
+    if len(columns) != len(limits):
         raise ValueError(
-            f"`max_cost` must let one member in: the cheapest costs {costs.min():g}. Received: {max_cost}."
+            f"`max_cost` must be one number for each column of `costs`. Received: {len(columns)} columns, {max_cost}."
         )
-    return costs, limit
+    costs = np.stack([check_costs(column, count) for column in columns], axis=1)
+    if not fits(costs, limits).any():
+        cheapest = costs[np.argmin((costs / limits).max(axis=1))]
+        raise ValueError(
+            f"`max_cost` must let one member in: the cheapest costs {', '.join(f'{c:g}' for c in cheapest)}. "
+            f"Received: {max_cost}."
+        )
+    return costs, limits
 
 
 def check_costs(costs, count):

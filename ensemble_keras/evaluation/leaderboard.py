@@ -12,7 +12,18 @@ _FIGURES = ("accuracy", "log_loss", "roc_auc")
 
 
 def leaderboard(
-    members, candidates, chosen, y, *, skipped, parameters, macs=None, validation=None, groups=None, seed=0
+    members,
+    candidates,
+    chosen,
+    y,
+    *,
+    skipped,
+    parameters,
+    macs=None,
+    latencies=None,
+    validation=None,
+    groups=None,
+    seed=0,
 ):
     """Compares members and combiners on the same out-of-fold predictions.
 
@@ -24,6 +35,7 @@ def leaderboard(
         skipped: Dict from the name of a member that could not be used to the reason.
         parameters: Dict from a member's name to its number of parameters.
         macs: Dict from a member's name to its multiply-accumulates per image; `None` where they are not known.
+        latencies: Dict from a member's name to its milliseconds per image; `None` where they were not measured.
         validation: What `validate` gave, or `None`: there are no validation data.
         groups: Sequence `(n,)` or `None`: the intervals resample groups where there are any.
         seed: Int, of the resampling.
@@ -32,16 +44,14 @@ def leaderboard(
         A `pandas.DataFrame`, a row for each member, then for each combiner: `name`, `kind` (`"member"` or
         `"ensemble"`), `chosen`, out-of-fold `accuracy`, `log_loss` and `roc_auc`, the `difference` in accuracy to the
         best member with its 95 % interval `low` to `high` (paired bootstrap), `seconds`, `parameters`, `macs` of
-        an image, `note`; and, where there are validation data, `validation_accuracy`, NaN of what was not fitted on
-        all images.
+        an image, `note`; where they were measured, `latency_ms`, of several members the sum; and, where there are
+        validation data, `validation_accuracy`, NaN of what was not fitted on all images.
     """
-    best = best_member(members, y)
-    rows = [
-        _row(m, "member", best, y, groups, seed) | _costs([m], parameters, macs) | {"note": m.note} for m in members
-    ]
+    best, of = best_member(members, y), {"parameters": parameters, "macs": macs, "latency_ms": latencies}
+    rows = [_row(m, "member", best, y, groups, seed) | _costs([m], of) | {"note": m.note} for m in members]
     for candidate in candidates:
         row = _row(candidate, "ensemble", best, y, groups, seed)
-        costs = _costs([members[i] for i in candidate.used], parameters, macs)
+        costs = _costs([members[i] for i in candidate.used], of)
         rows.append(row | costs | {"chosen": candidate is chosen, "note": ""})
     rows += [{"name": name, "kind": "member", "chosen": False, "note": reason} for name, reason in skipped.items()]
     columns = [
@@ -55,6 +65,7 @@ def leaderboard(
         "seconds",
         "parameters",
         "macs",
+        *(["latency_ms"] if latencies else []),
         "note",
     ]
     table = pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64", "macs": "Int64"})
@@ -159,11 +170,10 @@ def _short(count):
     return str(count)
 
 
-def _costs(members, parameters, macs):
-    names = [member.name for member in members]
+def _costs(members, of):
+    """Returns what members cost together by each measure, `None` by one that is not known."""
     return {
-        "parameters": sum(parameters[name] for name in names),
-        "macs": sum(macs[name] for name in names) if macs else None,
+        measure: sum(costs[member.name] for member in members) if costs else None for measure, costs in of.items()
     }
 
 

@@ -8,14 +8,15 @@ from ensemble_keras.combiners.fitting import combine
 from ensemble_keras.features.extraction import extract
 
 
-def validate(members, combiners, dataset, *, temperatures=None, verbose=1):
-    """Gives the accuracy of members, and of combiners of all of them, in one pass over the images.
+def validate(members, combiners, dataset, *, joined=None, temperatures=None, verbose=1):
+    """Gives the accuracy of members, and of combiners of them, in one pass over the images.
 
     Args:
         members: Dict from name to `keras.Model` from images to probabilities, in the order that the combiners take;
             with a layer named `"features"` where a combiner takes features.
         combiners: Dict from name to fitted combiner layer.
         dataset: An `ImageDataset` with labels that are class indices.
+        joined: Dict from a combiner's name to the places of the members that it takes. Defaults to all of them.
         temperatures: Array, one per member, at which the combiners see the members; `None`: as they are.
         verbose: 0 shows no progress. Defaults to 1.
 
@@ -34,7 +35,11 @@ def validate(members, combiners, dataset, *, temperatures=None, verbose=1):
         table = np.stack(list(predictions.values()), axis=1)
         table = table if temperatures is None else calibrated(table, temperatures)
         features = [found[name][:, : -widths[name]] for name in found] if with_features else None
-        ensembles = {name: combine(layer, table, features) for name, layer in combiners.items()}
+        taken = dict.fromkeys(combiners, range(len(members))) | (joined or {})
+        ensembles = {
+            name: combine(layer, table[:, taken[name]], features and [features[i] for i in taken[name]])
+            for name, layer in combiners.items()
+        }
     return {
         kind: {name: float(np.mean(p.argmax(axis=1) == dataset.labels)) for name, p in part.items()}
         for kind, part in (("member", predictions), ("ensemble", ensembles))

@@ -151,6 +151,18 @@ def test_a_budget_is_not_spent_on_one_member_where_two_are_better():
     assert log_loss_of(weights, predictions, y) <= best + 1e-6
 
 
+def test_a_budget_may_have_several_limits():
+    predictions, y = member_predictions([2.0, 1.9, 1.8])
+    costs = np.array([[9.0, 1.0], [1.0, 9.0], [1.0, 1.0]])
+    arguments = {"costs": costs, "bags": 1}
+    # The first two do not come near both limits; by the larger share of a limit they would count 1.8.
+    assert (select_members(predictions, y, max_cost=[10, 10], **arguments) > 0).tolist()[:2] == [True, True]
+    assert (select_members(predictions, y, max_cost=[10, 2], **arguments) > 0).tolist() == [True, False, True]
+    assert (select_members(predictions, y, max_cost=[2, 2], **arguments) > 0).tolist() == [False, False, True]
+    one = select_members(predictions, y, costs=costs[:, :1], max_cost=[2.0])
+    np.testing.assert_array_equal(one, select_members(predictions, y, costs=costs[:, 0], max_cost=2.0))
+
+
 def test_a_budget_for_all_is_none():
     predictions, y = member_predictions([2.0, 1.5, 1.9])
     free = select_members(predictions, y)
@@ -243,6 +255,8 @@ def test_wrong_tables_are_refused_by_member_and_row(select, spoil, message):
         ({"costs": [1, 2, 3]}, "A budget needs .* Received: no `max_cost`"),
         ({"metric": lambda y, p: np.nan}, "`metric` must give finite numbers. Received: nan"),
         ({"costs": [1, 2], "max_cost": 3}, "`costs` must be 3 numbers of at least 0"),
+        ({"costs": [[1, 2]] * 3, "max_cost": 3}, "one number for each column of `costs`. Received: 2 columns, 3"),
+        ({"costs": [[5, 2], [4, 4], [9, 9]], "max_cost": [1, 1]}, "one member in: the cheapest costs 4, 4. Received"),
         ({"costs": [2, 3, 4], "max_cost": 1}, "`max_cost` must let one member in: the cheapest costs 2"),
         ({"sample_weight": [1, 2]}, "`sample_weight` must be 400 finite numbers"),
     ],

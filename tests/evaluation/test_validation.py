@@ -26,6 +26,18 @@ def test_every_accuracy_is_that_of_the_model_joined_alone(dataset, images):
     assert validate(members, {"soft": combiners["soft"]}, dataset, verbose=0)["member"] == found["member"]
 
 
+def test_a_combiner_of_some_members_gets_theirs(dataset):
+    members = {name: tiny_member(name, size=32, width=width) for name, width in (("a", 3), ("b", 5), ("c", 4))}
+    concatenate = ek.ConcatenateDense(2)
+    expected = build_ensemble([members["c"], members["a"]], concatenate)
+    both = {"ab": ek.SoftVoting(weights=[0, 1]), "ca": concatenate}
+    found = validate(members, both, dataset, joined={"ab": [0, 1], "ca": [2, 0]}, verbose=0)
+    p = expected.predict(dataset.load(image_size=32), verbose=0)
+    assert found["ensemble"] == pytest.approx(
+        {"ab": found["member"]["b"], "ca": np.mean(p.argmax(axis=1) == dataset.labels)}
+    )
+
+
 def test_a_member_without_memory_costs_its_own_figure_and_those_of_the_combiners(dataset, monkeypatch):
     refuse_batches(monkeypatch, lambda model, _: model.name == "a")
     members = {name: tiny_member(name, size=32) for name in "ab"}

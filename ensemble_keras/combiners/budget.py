@@ -1,0 +1,170 @@
+"""Budget: what an ensemble may cost for each image, and which members are joined where not all fit."""
+
+import dataclasses
+import math
+import numbers
+
+import numpy as np
+
+from ensemble_keras.combiners.selection import fits, select_members
+from ensemble_keras.measures.cost import measure_latencies
+from ensemble_keras.measures.macs import count_macs
+
+# Limit -> what it is a number of.
+UNITS = {"max_macs": "multiply-accumulates", "max_parameters": "parameters", "max_latency_ms": "ms"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What members cost, and what those that are joined may cost together, for one image.
+
+    The cost of several members is the sum of theirs. So it is with multiply-accumulates and parameters; one model of
+    several members takes less time than they take one after another.
+
+    Attributes:
+        limits: Dict from `"max_macs"`, `"max_parameters"` or `"max_latency_ms"` to a number, at least one of them.
+        costs: Dict from a member's name to its costs, floats in the order of `limits`.
+    """
+
+    limits: dict
+    costs: dict
+
+    def fits(self, names):
+        """Returns whether members are within the limits together."""
+        return bool(fits(np.sum([self.costs[name] for name in names], axis=0), self._limits))
+
+    def check(self):
+        """Raises `ValueError` if no member is within the limits alone; it names the cheapest and what it costs."""
+        if not any(self.fits([name]) for name in self.costs):
+            cheapest = min(self.costs, key=lambda name: np.max(np.divide(self.costs[name], self._limits)))
+            limits = " and ".join(f"`{name}` of {limit:,.12g}" for name, limit in self.limits.items())
+            raise ValueError(
+                f"Not one member is within {limits}. The cheapest is {cheapest!r} with {self.text([cheapest])} an "
+                "image. Raise the limit, or add a smaller backbone."
+            )
+
+    def text(self, names):
+        """Returns what members cost together: `"12,345 multiply-accumulates, 3.1 ms"`."""
+        totals = np.sum([self.costs[name] for name in names], axis=0)
+        return ", ".join(
+            f"{total:.1f} ms" if limit == "max_latency_ms" else f"{total:,.0f} {UNITS[limit]}"
+            for limit, total in zip(self.limits, totals, strict=True)
+        )
+
+    def column(self, limit):
+        """Returns what each member costs by one limit, a dict by name; `None` where it is not limited."""
+        if limit not in self.limits:
+            return None
+        place = list(self.limits).index(limit)
+        return {name: costs[place] for name, costs in self.costs.items()}
+
+    def sentence(self, names):
+        """Returns what the members of an ensemble cost, beside the limits, and which were too costly."""
+        limits = " and ".join(f"{limit:,.12g} {UNITS[name]}" for name, limit in self.limits.items())
+        left = [name for name in self.costs if not self.fits([name])]
+        too_costly = f" Too costly: {', '.join(left)}." if left else ""
+        return f"It costs {self.text(names)} of at most {limits} an image.{too_costly}"
+
+    def select(self, names, predictions, y, *, sample_weight=None):
+        """Returns those members that are joined: all if they fit together, else a greedy selection.
+
+        Args:
+            names: List of names.
+            predictions: `(n, members, num_classes)`, out-of-fold, of these members.
+            y: Int array `(n,)`.
+            sample_weight: Array `(n,)` or `None`.
+
+        Returns:
+            Int array of places in `names`.
+        """
+        if self.fits(names):
+            return np.arange(len(names))
+        costs = np.array([self.costs[name] for name in names])
+        weights = select_members(predictions, y, costs=costs, max_cost=self._limits, sample_weight=sample_weight)
+        return np.flatnonzero(weights)
+
+    @property
+    def _limits(self):
+        return np.array(list(self.limits.values()), "float64")
+
+
+def check_limits(**limits):
+    """Returns the limits that are given, not `None`, or raises `ValueError` unless each is a number above 0."""
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    for name, limit in given.items():
+        if isinstance(limit, bool) or not isinstance(limit, numbers.Real) or not 0 < limit < math.inf:
+            raise ValueError(f"`{name}` must be a number above 0, or None. Received: {limit!r}.")
+    return given
+
+
+def measure(members, limits, *, copies=None, views=1):
+    """Measures what members cost for one image, as far as limits ask for it.
+
+    Args:
+        members: Dict from name to `keras.Model`; the weights do not matter.
+        limits: Dict, from `check_limits`.
+        copies: Dict from a member's name to how many networks of its kind it is the average of. Defaults to 1 each.
+        views: Int. Views of each image that members see.
+
+    Returns:
+        A `Budget`.
+
+    Raises:
+        ValueError: If multiply-accumulates are limited and those of a layer are not known.
+    """
+    columns = {}
+    if "max_macs" in limits:
+        columns["max_macs"] = [views * _known_macs(name, member) for name, member in members.items()]
+    if "max_parameters" in limits:
+        columns["max_parameters"] = [member.count_params() for member in members.values()]
+    if "max_latency_ms" in limits:
+        columns["max_latency_ms"] = [views * ms for ms in measure_latencies(list(members.values()))]
+    rows = zip(*(columns[limit] for limit in limits), strict=True)
+    costs = {name: [(copies or {}).get(name, 1) * c for c in row] for name, row in zip(members, rows, strict=True)}
+    return Budget(limits, costs)
+
+
+def _known_macs(name, member):
+    count = count_macs(member)
+    if count.unknown:
+        raise ValueError(
+            f"`max_macs` needs members whose multiply-accumulates are known. Received: {name!r}, with layers "
+            f"of which they are not: {', '.join(count.unknown[:5])}. Take `max_parameters` or `max_latency_ms`."
+        )
+    return count.total
+
+
+class Selection:
+    """The members that a combiner joins within a budget: selected once for each set of members and each fold.
+
+    Args:
+        budget: A `Budget`.
+        names: List of the members' names.
+        predictions: `(n, members, num_classes)`, out-of-fold.
+        y: Int array `(n,)`.
+        folds: Int array `(n,)`: what is judged on a fold is selected on the others.
+        class_weight: List of `num_classes` floats or `None`.
+    """
+
+    def __init__(self, budget, names, predictions, y, folds, *, class_weight=None):
+        self._budget, self._names, self._predictions, self._y, self._folds = budget, names, predictions, y, folds
+        self._weights = None if class_weight is None else np.asarray(class_weight)[y]
+        self._found = {}
+
+    def fits(self, members):
+        """Returns whether members, a list of places, are within the budget together."""
+        return self._budget.fits([self._names[i] for i in members])
+
+    def of(self, members, *, without=None):
+        """Returns those of some members that are joined, a list of places, selected on the rows outside of a fold."""
+        key = tuple(members), without
+        if key not in self._found:
+            rows = slice(None) if without is None else self._folds != without
+            found = self._budget.select(
+                [self._names[i] for i in members],
+                self._predictions[rows][:, members],
+                self._y[rows],
+                sample_weight=None if self._weights is None else self._weights[rows],
+            )
+            self._found[key] = [members[i] for i in found]
+        return self._found[key]

@@ -1,9 +1,11 @@
 """Family: a kind of network with its genes, and the registry of all families."""
 
-import contextlib
 import dataclasses
 import importlib
 from collections.abc import Callable
+
+from keras_tuner.engine.hyperparameters import Boolean, Choice, Fixed
+from keras_tuner.src.engine.conditions import Parent
 
 from ensemble_keras._validation import suggest
 from ensemble_keras.backbones.spec import layer_name
@@ -116,14 +118,16 @@ class Family:
                 )
         return dataclasses.replace(self, genes=_reachable(genes))
 
-    def declare(self, space):
-        """Declares the genes in a `keras_tuner.HyperParameters` that has `"family"`, as `"<family>/<gene>"`."""
-        for name, gene in self.genes.items():
-            with contextlib.ExitStack() as scopes:
-                scopes.enter_context(space.conditional_scope("family", [self.name]))
-                for parent, values in gene.when.items():
-                    scopes.enter_context(space.conditional_scope(f"{self.name}/{parent}", list(values)))
-                declare(space, f"{self.name}/{name}", gene.choices)
+    def hyperparameters(self):
+        """Returns the genes as KerasTuner's, named `"<family>/<gene>"` and active where `"family"` is this one."""
+        return [
+            hyperparameter(
+                f"{self.name}/{name}",
+                gene.choices,
+                {"family": (self.name,)} | {f"{self.name}/{parent}": values for parent, values in gene.when.items()},
+            )
+            for name, gene in self.genes.items()
+        ]
 
     def own_values(self, values):
         """Returns the family's part of a genome, by the genes' own names."""
@@ -131,16 +135,26 @@ class Family:
         return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
-def declare(space, name, choices):
-    """Declares a hyperparameter with these choices in a `keras_tuner.HyperParameters`."""
+def hyperparameter(name, choices, when=None):
+    """Returns one of KerasTuner's hyperparameters with these choices, the first of which is the default.
+
+    `keras_tuner.HyperParameters.merge` takes it. Its own `conditional_scope` refuses a condition on what has
+    conditions itself.
+
+    Args:
+        name: String.
+        choices: Tuple of values of one type.
+        when: Dict from the name of another hyperparameter to those of its values with which this one is active, or
+            `None`.
+    """
+    conditions = [Parent(parent, list(values)) for parent, values in (when or {}).items()]
     if len(choices) == 1:
         # A single choice is no dimension of the search.
-        space.Fixed(name, choices[0])
-    elif isinstance(choices[0], bool):
+        return Fixed(name, choices[0], conditions=conditions)
+    if isinstance(choices[0], bool):
         # A Choice would make 0 and 1 of them.
-        space.Boolean(name, default=choices[0])
-    else:
-        space.Choice(name, list(choices))
+        return Boolean(name, default=choices[0], conditions=conditions)
+    return Choice(name, list(choices), conditions=conditions)
 
 
 def list_families():

@@ -9,7 +9,7 @@ from ensemble_keras.members.member import build_member
 from ensemble_keras.members.optimizers import build_optimizer
 from ensemble_keras.members.settings import Training
 from ensemble_keras.members.tuning_space import keras_tuner_space, search_space
-from ensemble_keras.search.family import Family, declare, get_family, list_families
+from ensemble_keras.search.family import Family, get_family, hyperparameter, list_families
 from ensemble_keras.search.genome import active_values, genome_id
 
 # Smaller images leave the families nothing to halve.
@@ -166,9 +166,9 @@ class HyperImageClassifier(keras_tuner.HyperModel):
 
     def _declared(self):
         space = keras_tuner.HyperParameters()
-        declare(space, "family", tuple(self.families))
+        space.merge([hyperparameter("family", tuple(self.families))])
         for family in self.families.values():
-            family.declare(space)
+            space.merge(family.hyperparameters())
         space.merge(keras_tuner_space(self.training))
         return space
 
@@ -210,18 +210,19 @@ def _trunk(family, values, input_shape, name):
 
 
 def _chosen(families):
-    if families is None:
-        families = list_families()
+    """Returns the `Family` objects, as given, edited or all."""
     if isinstance(families, dict):
-        return [get_family(name).edited(choices or {}) for name, choices in families.items()]
-    if isinstance(families, str) or not all(isinstance(family, str | Family) for family in families):
+        found = [get_family(name).edited(choices or {}) for name, choices in families.items()]
+    elif isinstance(families, str) or not all(isinstance(family, str | Family) for family in families or ()):
         raise ValueError(
             "`families` must be a sequence of names or Family objects, or a dict from name to choices. "
             f"Received: {families!r}."
         )
-    found = [get_family(family) if isinstance(family, str) else family for family in families]
+    else:
+        given = list_families() if families is None else families
+        found = [get_family(family) if isinstance(family, str) else family for family in given]
     names = [family.name for family in found]
-    if not found or len(set(names)) < len(names):
+    if not names or len(set(names)) < len(names):
         raise ValueError(f"`families` must be at least one, of different names. Received: {names}.")
     return found
 

@@ -12,12 +12,14 @@ def patches(images, size):
 
     Args:
         images: Tensor `(batch, height, width, channels)`.
-        size: Int, the side of a patch in pixels.
+        size: Int, the side of a patch in pixels; at most half of the images' shorter side, for attention among one
+            patch is none.
 
     Returns:
         Tensor `(batch, patches, size * size * channels)`.
     """
     height, width, channels = images.shape[1:]
+    size = min(size, min(height, width) // 2)
     rows, columns = math.ceil(height / size), math.ceil(width / size)
     missing = rows * size - height, columns * size - width
     if any(missing):

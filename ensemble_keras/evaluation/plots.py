@@ -271,8 +271,8 @@ def _write_cells(ax, values, shares, form):
         ax.text(column, row, form.format(value), ha="center", va="center", color=color, fontsize=9)
 
 
-def legend_below(ax):
-    """Puts the legend of the axes below them."""
+def legend_below(ax, columns=None):
+    """Puts the legend of the axes below them, in so many columns: one unless told, two for two lines."""
     # Below the axes no curve can run under it.
     below = ax.transAxes + ScaledTranslation(0, -0.45, ax.figure.dpi_scale_trans)
     legend = ax.legend(
@@ -282,7 +282,7 @@ def legend_below(ax):
         frameon=False,
         fontsize=9,
         labelcolor=ax.xaxis.label.get_color(),
-        ncols=2 if len(ax.lines) == 2 else 1,
+        ncols=columns or (2 if len(ax.lines) == 2 else 1),
     )
     for text in legend.get_texts():
         text.set_parse_math(False)

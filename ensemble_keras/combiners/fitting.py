@@ -66,7 +66,8 @@ def fit_combiner(combiner, predictions, y, *, features=None, seed=0, folds=None,
 def out_of_fold_combined(combiner, predictions, y, folds, *, features=None, class_weight=None, seed=0):
     """Predicts every image by the combiner fitted without the image's fold.
 
-    This is what to compare combiners by: a fitted combiner looks too good on the rows that it was fitted on.
+    This is what to compare combiners by: a fitted combiner looks too good on the rows that it was fitted on. One
+    number is chosen on all rows, the L2 strength of a linear combiner: by what each strength gives out of fold.
 
     Args:
         combiner: A combiner layer. It is not changed.

@@ -98,6 +98,22 @@ def test_on_few_rows_of_many_classes_it_learns_what_stacking_cannot():
     assert gate[1] < min(soft[1], stacking[1])
 
 
+def test_it_sees_what_it_says_it_sees(table):
+    p = table[0][:50]
+    gate = ArchitectureGate(
+        [{"depth": 100.0, "skill": 0.75}, {"depth": 50.0, "skill": 0.5}, {"depth": 0.0, "skill": 0}]
+    )
+    found = gate.seen([keras.ops.convert_to_tensor(p[:, i]) for i in range(3)])
+    for i, described in enumerate(([1.0, 1.0], [0.0, 0.0], [-1.0, -2.0])):
+        mine, others = p[:, i], np.delete(p, i, axis=1)
+        entropy = -(mine * np.log(mine)).sum(axis=1) / np.log(CLASSES)
+        margin = np.diff(np.sort(mine, axis=1)[:, -2:])[:, 0]
+        # The chance that two draws agree, with each other member in turn.
+        agreement = np.mean([(mine * others[:, j]).sum(axis=1) for j in range(2)], axis=0)
+        columns = [mine, p.mean(axis=1), np.stack([entropy, margin, agreement], axis=1), np.tile(described, (50, 1))]
+        np.testing.assert_allclose(found[i], np.hstack(columns), atol=1e-5)
+
+
 def test_before_it_is_fitted_it_is_geometric_voting(table):
     predictions = table[0]
     for units in ((16,), (), (4, 3)):

@@ -139,7 +139,7 @@ def evaluate(job):
             time.perf_counter() - start,
             result.note,
             np.concatenate(predictions),
-            to_source(network),
+            to_source(built),
             network.get_weights(),
         )
     finally:

@@ -1,0 +1,491 @@
+"""Tuner: searches architectures trial by trial, resumes after a kill, and keeps what an ensemble is made of."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+import warnings
+
+import keras
+import keras_tuner
+import numpy as np
+from keras_tuner.engine.trial import TrialStatus
+
+from ensemble_keras import runs
+from ensemble_keras._progress import progress_bar
+from ensemble_keras._validation import check_choice, check_seed
+from ensemble_keras._version import __version__
+from ensemble_keras.data.labels import class_weights
+from ensemble_keras.executors import run_units
+from ensemble_keras.features.keys import augmentation_key
+from ensemble_keras.members.curves import DIRECTIONS
+from ensemble_keras.runs import changes, fingerprint
+from ensemble_keras.search.baselines import BayesianOracle, HyperbandOracle, RandomOracle
+from ensemble_keras.search.evaluation import Job, evaluate
+from ensemble_keras.search.genetic import GeneticOracle
+from ensemble_keras.search.genome import active_values
+from ensemble_keras.search.halving import SuccessiveHalving
+from ensemble_keras.search.images import search_data
+from ensemble_keras.search.local import LocalOracle
+from ensemble_keras.search.records import Records
+from ensemble_keras.search.source import write_champion
+from ensemble_keras.search.space import HyperImageClassifier
+from ensemble_keras.search.tables import lineage_text, trials_table
+from ensemble_keras.search.team import greedy_team
+
+ALGORITHMS = {
+    "genetic": GeneticOracle,
+    "local": LocalOracle,
+    "random": RandomOracle,
+    "bayesian": BayesianOracle,
+    "hyperband": HyperbandOracle,
+}
+# What a trial reports besides the figures of its images.
+_COSTS = ("parameters", "macs")
+
+
+class ArchitectureSearch(keras_tuner.Tuner):
+    """Searches image classifiers by any algorithm; a KerasTuner tuner that resumes and never trains a genome twice.
+
+    Args:
+        hypermodel: A `HyperImageClassifier`; or any KerasTuner hypermodel, which KerasTuner then trains by itself:
+            what `search` says of data, predictions and ensembles holds for the former.
+        algorithm: `"genetic"`, `"local"`, `"random"`, `"bayesian"` or `"hyperband"`. Defaults to `"genetic"`.
+        objective: `"val_accuracy"`, `"val_loss"` or `"val_auc"`; or a list that begins with one of these and goes on
+            with costs, `["val_accuracy", "macs"]` (or `"parameters"`): then trials are compared by dominance, see
+            `oracle.get_pareto_trials()`. Defaults to `"val_accuracy"`.
+        max_trials: Int, how many trials are to succeed, those of earlier runs counted; with a higher number a
+            finished search goes on.
+        halving: A `SuccessiveHalving`, which stops poor trials early; `True`: with its defaults; or `None`: all
+            trials have all epochs. Defaults to `None`.
+        parents: `"population"`; or `"ensemble"`: parents come from the best team of the trials so far, so that the
+            search looks for good teams (Neural Ensemble Search, Zaidi et al., 2020, 2006.08573); `"genetic"` only.
+        keep: Int, of how many best trials the weights are kept; those of the Pareto front and of the best team are,
+            too. Defaults to 10.
+        ensemble_size: Int, the size of that team. Defaults to 5.
+        seed: Int. Of the sequence of trials, and of each trial's weights, order and augmentation. Defaults to 0.
+        directory: Folder of searches, which share what they trained. Defaults to the current one, as KerasTuner's.
+        project_name: String, the search's folder in it. Defaults to `"search"`.
+        overwrite: Whether to begin anew where the folder holds a search. Defaults to `False`: to go on with it.
+        oracle_options: Dict of further arguments of the algorithm's oracle, such as `{"population_size": 50}`.
+        **tuner_options: Further arguments of `keras_tuner.Tuner`: for a hypermodel of one's own.
+
+    Raises:
+        ValueError: If an option is not as described.
+
+    Example:
+
+    >>> space = HyperImageClassifier(2, (8, 8, 1), families=["cnn"])
+    >>> x, y = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), "uint8"), np.arange(60) % 2
+    >>> folder = getfixture("tmp_path")
+    >>> tuner = ArchitectureSearch(space, algorithm="random", max_trials=2, directory=folder)
+    >>> tuner.search(x, y, epochs=1, verbose=0)
+    >>> tuner.leaderboard()["status"].tolist()
+    ['COMPLETED', 'COMPLETED']
+    """
+
+    def __init__(
+        self,
+        hypermodel,
+        *,
+        algorithm="genetic",
+        objective="val_accuracy",
+        max_trials=100,
+        halving=None,
+        parents="population",
+        keep=10,
+        ensemble_size=5,
+        seed=0,
+        directory=None,
+        project_name="search",
+        overwrite=False,
+        oracle_options=None,
+        **tuner_options,
+    ):
+        check_choice("algorithm", algorithm, ALGORITHMS)
+        check_choice("parents", parents, ("population", "ensemble"))
+        check_seed(seed)
+        self.seed, self.keep, self.team_size = seed, keep, ensemble_size
+        self.halving = SuccessiveHalving() if halving is True else halving
+        self._is_ours = isinstance(hypermodel, HyperImageClassifier)
+        # What `search` sets.
+        self.data = self._records = self._make_job = self._champion = None
+        self._predictions = {}
+        objectives, self._figure = _objectives(objective)
+        self._described = {"algorithm": algorithm, "objective": objective, "parents": parents} | (
+            oracle_options or {}
+        )
+        options = {"objective": objectives, "max_trials": max_trials, "seed": seed, **(oracle_options or {})}
+        if self._is_ours:
+            options |= {"hyperparameters": hypermodel.hyperparameters(), "refusal": hypermodel.refusal}
+        if parents == "ensemble":
+            if algorithm != "genetic":
+                raise ValueError(f"`parents='ensemble'` needs `algorithm='genetic'`. Received: {algorithm!r}.")
+            options["parents"] = self._team
+        oracle = ALGORITHMS[algorithm](**options)
+        with _quiet():
+            super().__init__(
+                oracle,
+                hypermodel,
+                directory=directory,
+                project_name=project_name,
+                overwrite=overwrite,
+                **tuner_options,
+            )
+        path = pathlib.Path(self.project_dir) / "run.json"
+        if self._is_ours and path.exists():
+            self._records = Records(self.project_dir, fingerprint(json.loads(path.read_text())["trained"]))
+
+    def search(
+        self,
+        x,
+        y=None,
+        *,
+        validation_data=None,
+        validation_split=0.2,
+        comparison_split=0.5,
+        epochs=10,
+        batch_size=64,
+        augmentation=None,
+        class_weight=None,
+        settings=None,
+        callbacks=(),
+        max_seconds_per_trial=None,
+        executor=None,
+        workers=None,
+        verbose=1,
+        **options,
+    ):
+        """Runs the trials that are left.
+
+        The validation images are divided: one part chooses the epoch and the trials (`val_accuracy` and the others
+        are of it), the other is only predicted, for an honest comparison of ensembles. A trial that fails, out of
+        memory, with a loss that is no number, out of time or with an error, is noted with its reason, and the search
+        goes on. Killed at any moment and started again, the search goes on; without an executor, and on a CPU, with
+        the very sequence of trials and figures that it would have had.
+
+        Args:
+            x: An `ImageDataset`, or images of the space's `input_shape` with values in [0, 255].
+            y: Labels `(n,)`, ints or strings; not needed with a labelled `ImageDataset`.
+            validation_data: `(x, y)` or an `ImageDataset`. Defaults to a part of the training images.
+            validation_split: Float in (0, 1), the share of that part, stratified. Defaults to 0.2.
+            comparison_split: Float in (0, 1), the share of the validation images that only the comparison sees.
+                Defaults to 0.5.
+            epochs: Int, how long a trial trains that does not stop early. Defaults to 10.
+            batch_size: Int, where it is no gene of the space. Defaults to 64.
+            augmentation: As in `build_augmentation`, of images with three channels. Defaults to `None`.
+            class_weight: `None`, `"balanced"`, or a dict from class to weight.
+            settings: Dict of further fields of `Training` for all trials, such as `{"label_smoothing": 0.1}`.
+            callbacks: `keras.callbacks.Callback`s; with an executor they must be picklable.
+            max_seconds_per_trial: Float. Defaults to `None`: no limit.
+            executor: Where trials run: `None`, in this process; an int, that many processes; a
+                `concurrent.futures.Executor` or a Dask client. See `ensemble_keras.executors.run_units`.
+            workers: Int, how many trials at a time. Defaults to what the executor has.
+            verbose: 0 shows no progress. Defaults to 1.
+            **options: Arguments of `keras.Model.fit`, where the hypermodel is not a `HyperImageClassifier`.
+
+        Raises:
+            BadImagesError: If images of a dataset cannot be decoded.
+            RuntimeError: If another process works in the folder.
+            ValueError: If an argument is not as described, or the folder holds a search on other images or with other
+                settings, whose figures would not compare.
+        """
+        if not self._is_ours:
+            given = {"epochs": epochs, "batch_size": batch_size, "validation_data": validation_data}
+            with _quiet():
+                super().search(x, y, **given, callbacks=list(callbacks), verbose=verbose, **options)
+            return
+        if options:
+            raise TypeError(f"`search` takes no argument {', '.join(map(repr, options))}.")
+        data = search_data(
+            x,
+            y,
+            validation_data,
+            input_shape=self.hypermodel.input_shape,
+            shares=(validation_split, comparison_split),
+            seed=self.seed,
+        )
+        if len(data.classes) != self.hypermodel.num_classes:
+            raise ValueError(
+                f"The space is of {self.hypermodel.num_classes} classes. Received: images of {len(data.classes)}."
+            )
+        fixed = {"patience": epochs, **(settings or {}), "monitor": self._figure}
+        fixed |= {} if "batch_size" in self.hypermodel.training else {"batch_size": batch_size}
+        weights = class_weights(data.train.labels, data.classes, class_weight)
+        trained = {
+            "version": __version__,
+            "data": data.fingerprints(),
+            "epochs": epochs,
+            "settings": fixed,
+            "augmentation": augmentation_key(augmentation),
+            "class_weight": weights,
+            "halving": self.halving and dataclasses.asdict(self.halving),
+            "max_seconds_per_trial": max_seconds_per_trial,
+            "seed": self.seed,
+        }
+        self._start_records(trained, data)
+        where = self._records.project / "images" if isinstance(executor, int) else None
+        make = functools.partial(
+            Job,
+            hypermodel=self.hypermodel,
+            augmentation=augmentation,
+            class_weight=weights,
+            max_seconds=max_seconds_per_trial,
+            callbacks=tuple(callbacks),
+            **(data if where is None else data.stored(where)).parts(),
+        )
+        self._make_job = functools.partial(self._job, make, fixed, epochs)
+        with runs.Run(self.project_dir, {"trained": trained, "search": self._described}), _quiet():
+            self._run(executor, workers, verbose)
+            self._records.remove_checkpoints()
+
+    def leaderboard(self):
+        """Returns the ended trials, the best first: see `ensemble_keras.search.tables.trials_table`."""
+        table = trials_table(self.oracle)
+        lower = DIRECTIONS[self._figure] == "min"
+        return table.sort_values("score", ascending=lower, kind="stable", na_position="last", ignore_index=True)
+
+    def load_model(self, trial):
+        """Returns the trained network of a trial: from its kept weights, or trained once more as it was.
+
+        Raises:
+            RuntimeError: If its weights are not kept, and the data are not known: before `search` in this process.
+        """
+        if not self._is_ours:
+            return super().load_model(trial)
+        if not self.has_weights(trial):
+            if self._make_job is None:
+                raise RuntimeError(
+                    f"The weights of trial {trial.trial_id} are not kept (keep={self.keep}). Call `search` with the "
+                    "arguments that it had: it finishes at once, and the trial can then be trained as it was."
+                )
+            self._records.keep_weights(trial.genome_id, evaluate(self._make_job(trial)).weights)
+        network = self.hypermodel.network(trial.hyperparameters.values)
+        network.set_weights(self._records.weights(trial.genome_id))
+        return network
+
+    def predictions(self, trials):
+        """Returns what trials predicted for the validation images.
+
+        Args:
+            trials: List of completed trials.
+
+        Returns:
+            Two lists of float32 arrays `(n, num_classes)`: for the images that chose trials, and for those that only
+            the comparison sees.
+
+        Raises:
+            RuntimeError: Before `search` in this process.
+        """
+        self._check_searched()
+        cut = len(self.data.selection)
+        tables = [self._predicted(trial.genome_id) for trial in trials]
+        return [table[:cut] for table in tables], [table[cut:] for table in tables]
+
+    def completed_trials(self):
+        """Returns the trials that succeeded, the best first."""
+        sign = 1 if DIRECTIONS[self._figure] == "min" else -1
+        return sorted(self.oracle.finished(), key=lambda trial: sign * trial.score)
+
+    def has_weights(self, trial):
+        """Returns whether the weights of a trial are kept."""
+        return self._records is not None and self._records.has_weights(trial.genome_id)
+
+    def save(self):
+        """Saves nothing further: the search is what its trials' files say."""
+        self.oracle.save()
+
+    def reload(self):
+        """Takes up the trials in the folder."""
+        self.oracle.reload()
+
+    def _populate_initial_space(self):
+        # All is declared in a space of ours; KerasTuner would build networks to find it out.
+        if not self._is_ours:
+            super()._populate_initial_space()
+        self.oracle.reload()
+
+    def _configure_tensorboard_dir(self, callbacks, trial, execution=0):
+        # KerasTuner imports TensorBoard even where nobody asked for it.
+        if any(isinstance(callback, keras.callbacks.TensorBoard) for callback in callbacks):
+            super()._configure_tensorboard_dir(callbacks, trial, execution)
+
+    def _start_records(self, trained, data):
+        """Refuses a folder that holds another search; else opens its records."""
+        trained = json.loads(json.dumps(trained))
+        path = pathlib.Path(self.project_dir) / "run.json"
+        if path.exists():
+            differ = changes(json.loads(path.read_text())["trained"], trained)
+            if differ:
+                raise ValueError(
+                    f"{self.project_dir!r} holds a search whose trials were trained otherwise ({differ}): figures "
+                    "would not compare. Give another `project_name`, or `overwrite=True`."
+                )
+        self.data, self._predictions = data, {}
+        self._records = Records(self.project_dir, fingerprint(trained))
+
+    def _run(self, executor, workers, verbose):
+        title = f"Searching {self.project_name}"
+        with progress_bar(title, self.oracle.max_trials, unit="trials", verbose=verbose) as advance:
+            advance(len(self.completed_trials()))
+
+            def ask():
+                while True:
+                    # As in KerasTuner, whoever has a running trial is given it again.
+                    free = (f"worker{i}" for i in itertools.count() if f"worker{i}" not in self.oracle.ongoing_trials)
+                    trial = self.oracle.create_trial(next(free))
+                    if trial.status != TrialStatus.RUNNING:
+                        return None
+                    job = self._make_job(trial)
+                    known = self._records.evaluation(job.genome)
+                    if known is None:
+                        return job
+                    self._records.describe(job.genome, known)
+                    self._end(trial, known)
+                    advance()
+
+            def tell(job, outcome):
+                trial = self.oracle.trials[job.trial_id]
+                if outcome.error is not None:
+                    self._fail(trial, outcome)
+                    return
+                self._records.keep(job.genome, outcome.value)
+                self._end(trial, outcome.value)
+                advance()
+
+            run_units(evaluate, ask, tell, executor=executor, workers=workers)
+
+    def _job(self, make, fixed, epochs, trial):
+        values = active_values(self.oracle.get_space(), trial.hyperparameters.values)
+        genome = trial.genome_id
+        # Hyperband deals out the epochs.
+        epochs = trial.hyperparameters.values.get("tuner/epochs", epochs)
+        curves = [] if self.halving is None else self._curves()
+        return make(
+            trial_id=trial.trial_id,
+            genome=genome,
+            values=values,
+            settings=dataclasses.replace(self.hypermodel.settings(values, epochs), **fixed),
+            seed=int(np.random.SeedSequence([self.seed, int(genome[:8], 16)]).generate_state(1)[0]),
+            bounds=self.halving.bounds(curves, epochs, self._figure) if curves else {},
+            checkpoint=self._records.checkpoint(genome),
+        )
+
+    def _end(self, trial, evaluation):
+        figures = {name: value for name, value in evaluation.figures().items() if name != "loss"}
+        figures |= self.hypermodel.measure(trial.hyperparameters.values)
+        figures |= {"epochs": len(evaluation.history["loss"]), "best_epoch": evaluation.best_epoch}
+        self.oracle.update_trial(trial.trial_id, figures | {"seconds": evaluation.seconds}, evaluation.best_epoch)
+        trial.status, trial.message = TrialStatus.COMPLETED, evaluation.note
+        self.oracle.end_trial(trial)
+        self._tidy()
+
+    def _fail(self, trial, outcome):
+        trial.status, trial.message = TrialStatus.FAILED, outcome.error
+        self.oracle.end_trial(trial)
+        self._write_tables()
+
+    def _tidy(self):
+        """Keeps the weights of the best trials and of the team, and the champion as code."""
+        best = self.completed_trials()
+        kept = best[: self.keep] + self.oracle.get_pareto_trials() + [best[i] for i in self._team_of(best)]
+        self._records.keep_weights_of({trial.genome_id for trial in kept})
+        self._write_tables()
+        genome = best[0].genome_id
+        if genome != self._champion and self._records.has_weights(genome):
+            write_champion(self.load_model(best[0]), self._records.project)
+            self._champion = genome
+
+    def _write_tables(self):
+        table = trials_table(self.oracle)
+        self._records.write("lineage.jsonl", lineage_text(table))
+        self._records.write("trials.csv", table.to_csv(index=False))
+
+    def _team(self, finished):
+        """Returns the ids of the trials that are best together: the parents, where these are to come from a team."""
+        best = [trial for trial in self.completed_trials() if trial in finished]
+        return [best[i].trial_id for i in self._team_of(best)]
+
+    def _team_of(self, best):
+        if not best:
+            return []
+        return np.flatnonzero(greedy_team(self.predictions(best)[0], self.data.selection.labels, size=self.team_size))
+
+    def _predicted(self, genome):
+        if genome not in self._predictions:
+            self._predictions[genome] = self._records.evaluation(genome).predictions
+        return self._predictions[genome]
+
+    def _curves(self):
+        return [self._records.evaluation(t.genome_id).history[self._figure] for t in self.completed_trials()]
+
+    def _check_searched(self):
+        if self.data is None:
+            raise RuntimeError("Call `search` first, with the data: of a finished search it returns at once.")
+
+
+class GeneticSearch(ArchitectureSearch):
+    """Searches image classifiers by a genetic algorithm; see `ArchitectureSearch` for what is not described here.
+
+    Args:
+        hypermodel: A `HyperImageClassifier`, or any KerasTuner hypermodel.
+        objective: As in `ArchitectureSearch`.
+        max_trials: As in `ArchitectureSearch`.
+        population_size: Int. Defaults to 20.
+        mode: `"aging"`: each child replaces the oldest (Real et al., 2019, "Regularized evolution", 1802.01548); or
+            `"generational"`. Defaults to `"aging"`.
+        elitism: Int, how many of the best a new generation takes over; `"generational"` only. Defaults to 1.
+        **options: Those of `GeneticOracle` (`tournament_size`, `crossover`, `crossover_prob`, `mutation_prob`) and
+            those of `ArchitectureSearch`.
+
+    Example:
+
+    >>> space = HyperImageClassifier(2, (8, 8, 1), families=["cnn"])
+    >>> tuner = GeneticSearch(space, max_trials=2, population_size=4, directory=getfixture("tmp_path"))
+    >>> tuner.oracle.max_trials
+    2
+    """
+
+    def __init__(
+        self,
+        hypermodel,
+        *,
+        objective="val_accuracy",
+        max_trials=100,
+        population_size=20,
+        mode="aging",
+        elitism=1,
+        oracle_options=None,
+        **options,
+    ):
+        names = ("tournament_size", "crossover", "crossover_prob", "mutation_prob")
+        genetic = {name: options.pop(name) for name in names if name in options}
+        genetic |= {"population_size": population_size, "mode": mode, "elitism": elitism}
+        super().__init__(
+            hypermodel,
+            algorithm="genetic",
+            objective=objective,
+            max_trials=max_trials,
+            oracle_options={**genetic, **(oracle_options or {})},
+            **options,
+        )
+
+
+def _objectives(objective):
+    """Returns the objective or objectives as KerasTuner's, and the name of the first."""
+    names = [objective] if isinstance(objective, str) else list(objective)
+    check_choice("objective", names[0] if names else None, DIRECTIONS)
+    for name in names[1:]:
+        check_choice("objective", name, (*DIRECTIONS, *_COSTS))
+    found = [keras_tuner.Objective(name, DIRECTIONS.get(name, "min")) for name in names]
+    return (found[0] if len(found) == 1 else found), names[0]
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hides what KerasTuner says about its own use of old names."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="keras_tuner")
+        yield

@@ -1,0 +1,25 @@
+"""A search that takes seconds: networks of a few hundred weights on images of 8 pixels."""
+
+import numpy as np
+
+from ensemble_keras.search.space import HyperImageClassifier
+
+FAMILIES = {
+    "cnn": {"blocks": [2], "filters": [4, 6, 8], "widening": [1.5], "norm": ["batch", "none"], "dropout": [0.0, 0.1]},
+}
+
+
+def tiny_space(num_classes=2, **options):
+    """Returns a space of 24 small convolutional networks, each with three learning rates."""
+    training = {"learning_rate": [1e-3, 3e-3, 1e-2], "weight_decay": [1e-4], "dropout": [0.0]}
+    return HyperImageClassifier(num_classes, (8, 8, 1), families=FAMILIES, training=training, **options)
+
+
+def tiny_images(n=120, seed=0):
+    """Returns noisy images, bright at the left or at the right, and their labels."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    x = rng.integers(0, 120, (n, 8, 8, 1))
+    x[y == 0, :, :4] += 60
+    x[y == 1, :, 4:] += 60
+    return x.astype("uint8"), y

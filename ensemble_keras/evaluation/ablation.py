@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from ensemble_keras import runs
 from ensemble_keras._validation import check_choice, check_seed
 from ensemble_keras.data.inputs import as_dataset
-from ensemble_keras.data.labels import encode_labels, with_class_indices
+from ensemble_keras.data.labels import with_class_indices, with_class_indices_of
 from ensemble_keras.evaluation.experiments import Experiment, changed, check_names
 from ensemble_keras.evaluation.plots import BLUE, GRID, INK, VERMILLION, shortened
 from ensemble_keras.measures.significance import compare
@@ -70,7 +70,7 @@ def ablation(changes, train, test, *, base=None, mode="cumulative", directory=No
     check_choice("mode", mode, _MODES)
     check_seed(seed)
     train, classes = with_class_indices(_dataset(train))
-    test = _in_class_order(_dataset(test), classes)
+    test = with_class_indices_of(_dataset(test), classes)
     rows = _rows(changes, base or {}, mode)
     experiments = [Experiment(arguments, train, classes) for _, _, arguments in rows]
     _check_effects(rows, experiments, mode)
@@ -173,14 +173,6 @@ class AblationResult:
 
 def _dataset(data):
     return as_dataset(*data) if isinstance(data, tuple) else as_dataset(data)
-
-
-def _in_class_order(test, classes):
-    """Returns the test images with labels as indices into the classes of the training images."""
-    if test.labels is None:
-        raise ValueError("Labels are needed. Received: test images without labels.")
-    labels = test.labels if test.class_names is None else np.asarray(test.class_names)[test.labels]
-    return test.with_labels(encode_labels(labels, classes), class_names=None)
 
 
 def _rows(changes, base, mode):

@@ -268,7 +268,7 @@ def test_other_arguments_are_checked_too(data):
         ek.ablation(CHANGES, *data, mode="leave-one-out")
     with pytest.raises(ValueError, match="`seed` must be an int of at least 0"):
         ek.ablation(CHANGES, *data, seed=-1)
-    with pytest.raises(ValueError, match="Received: test images without labels"):
+    with pytest.raises(ValueError, match="Labels are needed. Received: images without labels"):
         ek.ablation(CHANGES, data[0], pictures(4)[0], base=BASE)
     with pytest.raises(ValueError, match="Labels that are not in the training data: d"):
         ek.ablation(CHANGES, data[0], (pictures(4)[0], ["a", "b", "c", "d"]), base=BASE)

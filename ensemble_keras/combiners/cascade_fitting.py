@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from ensemble_keras._validation import check_choice
 from ensemble_keras.combiners.selection import check_costs, checked
 from ensemble_keras.combiners.staging import Calibration, ThresholdPath, cross_fitted_stages
+from ensemble_keras.combiners.weighting import find_weights
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.measures.bootstrap import resampled_means
 from ensemble_keras.measures.metrics import check_probabilities
@@ -22,8 +24,9 @@ def fit_cascade(
     probable as the step's threshold leaves with that vote. Images that all members saw get what the full ensemble
     says.
 
-    The thresholds are chosen on votes whose temperatures were fitted to other folds. The expected loss and cost come
-    from one more round: each fold is judged by thresholds that were chosen on the others.
+    The thresholds are chosen on votes whose temperatures, and weights that are to be found, were fitted to other
+    folds. The expected loss and cost come from one more round: each fold is judged by thresholds that were chosen on
+    the others.
 
     Args:
         predictions: Array `(n, members, num_classes)` of out-of-fold probabilities of the members in the ensemble.
@@ -33,7 +36,8 @@ def fit_cascade(
         names: List of the members' names, as in the card or in the model.
         max_loss: Float of at least 0: how much accuracy the cascade may lose against the full ensemble. Defaults to
             0.001, 0.1 points.
-        weights: Array `(members,)` of the members' weights in the vote. Defaults to `None`, equal weights.
+        weights: How the weights of the members in the vote are found, `"log_loss"` or `"greedy"`, as in `SoftVoting`;
+            or an array `(members,)` of weights that were not fitted to these rows. Defaults to `None`, equal weights.
         combined: Array `(n, num_classes)`, what the full ensemble says, out of fold. Defaults to the soft vote with
             these weights; to be given for other combiners.
         groups: Sequence `(n,)` or `None`: images of a group share a fold, and are drawn together for the interval.
@@ -117,10 +121,11 @@ class _Study:
         costs = check_costs(costs, count)
         if not costs.sum() > 0:
             raise ValueError("`costs` must not all be 0.")
-        weights = _check_weights(weights, count)
         self._names = _check_names(names, count)
+        self._folds = make_folds(y, groups=groups, cv=cv, seed=seed)
+        weights, of_rows = _weights(weights, predictions, y, self._folds, seed)
         if combined is None:
-            combined = np.einsum("nmc,m->nc", predictions, weights / weights.sum())
+            combined = np.einsum("nmc,nm->nc", predictions, of_rows)
         combined = check_probabilities(combined, name="combined")
         if combined.shape != predictions[:, 0].shape:
             raise ValueError(
@@ -129,13 +134,11 @@ class _Study:
             )
         self._order = np.argsort(costs, kind="stable")
         self._costs = costs[self._order] / costs.sum()
-        weights = weights[self._order] / weights.sum()
-        predictions = predictions[:, self._order]
+        predictions, weights, of_rows = predictions[:, self._order], weights[self._order], of_rows[:, self._order]
         self._units = np.arange(len(y)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-        self._folds = make_folds(y, groups=groups, cv=cv, seed=seed)
         self._seed = seed
         self._calibration = Calibration.fitted(predictions, y, weights)
-        self._stages = cross_fitted_stages(predictions, combined, y, weights, self._costs, self._folds)
+        self._stages = cross_fitted_stages(predictions, combined, y, of_rows, self._costs, self._folds)
         self._path = ThresholdPath(self._stages)
         self._paths = {fold: ThresholdPath(self._stages.rows(self._folds != fold)) for fold in np.unique(self._folds)}
 
@@ -183,6 +186,20 @@ def _check_names(names, count):
     return names
 
 
+def _weights(weights, predictions, y, folds, seed):
+    """Returns the weights of the vote, `(members,)`, and those found without each row's fold, `(n, members)`."""
+    count = predictions.shape[1]
+    if not isinstance(weights, str):
+        weights = _check_weights(weights, count)
+        return weights, np.tile(weights, (len(y), 1))
+    check_choice("weights", weights, ["log_loss", "greedy"])
+    of_rows = np.empty((len(y), count))
+    for fold in np.unique(folds):
+        rest = folds != fold
+        of_rows[~rest] = find_weights(weights, predictions[rest], y[rest], seed=seed)
+    return _check_weights(find_weights(weights, predictions, y, seed=seed), count), of_rows
+
+
 def _check_weights(weights, count):
     weights = np.ones(count) if weights is None else np.asarray(weights, "float64")
     if weights.shape != (count,) or not np.isfinite(weights).all() or (weights <= 0).any():
@@ -190,4 +207,4 @@ def _check_weights(weights, count):
             f"`weights` must be {count} finite numbers above 0, one per member: leave the others out of the model. "
             f"Received: {weights.tolist()}."
         )
-    return weights
+    return weights / weights.sum()

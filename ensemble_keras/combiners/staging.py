@@ -41,12 +41,16 @@ class Calibration:
 
     def join(self, predictions, step):
         """Returns the calibrated vote of the members up to number `step`, `(n, num_classes)`."""
-        weights = self.weights[: step + 1] / self.weights[: step + 1].sum()
         vote = sum(
             weight * at_temperature(predictions[:, i], self.member_temperatures[i])
-            for i, weight in enumerate(weights)
+            for i, weight in enumerate(_shares(self.weights[: step + 1]))
         )
         return at_temperature(vote, self.temperatures[step])
+
+
+def _shares(weights):
+    """Returns weights that sum to 1; equal ones where none of these members has any, as found on some rows."""
+    return weights / weights.sum() if weights.any() else np.full(len(weights), 1 / len(weights))
 
 
 def at_temperature(probabilities, temperature):
@@ -88,13 +92,13 @@ class Stages:
 
 
 def cross_fitted_stages(predictions, combined, y, weights, costs, folds):
-    """Returns the `Stages` of images, each judged by temperatures that were fitted to the other folds.
+    """Returns the `Stages` of images, each judged by weights and temperatures that were fitted to the other folds.
 
     Args:
         predictions: Array `(n, members, num_classes)`, in the order in which members are asked.
         combined: Array `(n, num_classes)`, what the full ensemble says.
         y: Int array `(n,)`.
-        weights: Float array `(members,)`.
+        weights: Float array `(n, members)`: those in the vote on each image, the same for all of a fold.
         costs: Float array `(members,)`, in shares of the full cost.
         folds: Int array `(n,)`.
     """
@@ -103,7 +107,7 @@ def cross_fitted_stages(predictions, combined, y, weights, costs, folds):
     said[:, -1] = combined.argmax(axis=1)
     for fold in np.unique(folds):
         held = folds == fold
-        calibration = Calibration.fitted(predictions[~held], y[~held], weights)
+        calibration = Calibration.fitted(predictions[~held], y[~held], weights[held][0])
         for step in range(steps):
             vote = calibration.join(predictions[held], step)
             sure[held, step], said[held, step] = vote.max(axis=1), vote.argmax(axis=1)

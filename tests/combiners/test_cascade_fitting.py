@@ -5,6 +5,9 @@ import pytest
 from synthetic import member_predictions
 
 from ensemble_keras.combiners.cascade_fitting import cascade_curve, fit_cascade
+from ensemble_keras.combiners.staging import ThresholdPath, cross_fitted_stages
+from ensemble_keras.combiners.weighting import find_weights
+from ensemble_keras.data.splits import make_folds
 
 NAMES = ["large", "small", "middle"]
 COSTS = [7.0, 1.0, 2.0]
@@ -81,6 +84,53 @@ def test_a_combiner_of_its_own_is_what_the_loss_is_measured_against(table):
     assert settings["thresholds"] != with_vote["thresholds"]
 
 
+def test_what_it_expects_of_a_fold_was_chosen_on_the_others(table):
+    p, y = table
+    order, folds = [1, 2, 0], make_folds(y, cv=5, seed=0)
+    stages = cross_fitted_stages(
+        p[:, order], p.mean(axis=1), y, np.ones((len(y), 3)), np.array([0.1, 0.2, 0.7]), folds
+    )
+    steps = np.empty(len(y), int)
+    for fold in range(5):
+        held = folds == fold
+        steps[held] = stages.rows(held).steps(ThresholdPath(stages.rows(~held)).within(0.01))
+    expected = fit_cascade(p, y, COSTS, names=NAMES, max_loss=0.01)["expected"]
+    lost = stages.lost(steps)
+    assert expected["loss"] == pytest.approx(lost.mean())
+    assert expected["cost"] == pytest.approx(stages.cost(steps).mean())
+    half = 1.96 * lost.std() / np.sqrt(len(y))
+    assert [expected["low"], expected["high"]] == pytest.approx([lost.mean() - half, lost.mean() + half], abs=5e-4)
+
+
+@pytest.mark.parametrize("how", ["log_loss", "greedy"])
+def test_weights_that_are_to_be_found_do_not_know_the_rows_that_choose_thresholds(how):
+    p, y = member_predictions([1.2, 1.0, 1.1], 400, 4)
+    settings = fit_cascade(p, y, COSTS, names=NAMES, weights=how, max_loss=0.02)
+    found = find_weights(how, p, y)
+    np.testing.assert_allclose(settings["weights"], found[[1, 2, 0]], atol=1e-6)
+    # The votes of each fold as they are with the weights of the others, given as what the full ensemble says.
+    folds = make_folds(y, cv=5, seed=0)
+    combined = np.empty((len(y), 4))
+    for fold in range(5):
+        held = folds == fold
+        weights = find_weights(how, p[~held], y[~held])
+        assert np.abs(weights - found).max() > 1e-3
+        combined[held] = np.tensordot(p[held], weights, axes=(1, 0))
+    again = fit_cascade(p, y, COSTS, names=NAMES, weights=how, combined=combined, max_loss=0.02)
+    assert again == settings
+    assert fit_cascade(p, y, COSTS, names=NAMES, weights=found, max_loss=0.02)["expected"] != settings["expected"]
+
+
+def test_members_that_some_folds_give_no_weight_can_be_asked_first():
+    p, y = member_predictions([2.0, 0.05], 200, 3)
+    # Rows of one fold alone speak for the second member.
+    folds = make_folds(y, cv=5, seed=0)
+    p[folds == 0] = p[folds == 0][:, ::-1]
+    settings = fit_cascade(p, y, [2.0, 1.0], names=["large", "small"], weights="log_loss")
+    assert find_weights("log_loss", p[folds > 0], y[folds > 0])[1] == 0
+    assert np.isfinite([*settings["temperatures"], settings["expected"]["cost"]]).all()
+
+
 def test_an_interval_of_groups_is_that_of_groups():
     p, y = member_predictions(SKILLS, 300, 4)
     p, y, groups = np.repeat(p, 4, axis=0), np.repeat(y, 4), np.repeat(np.arange(300), 4)
@@ -98,6 +148,7 @@ def test_an_interval_of_groups_is_that_of_groups():
         ({"names": ["a", "b"]}, "`names` must be 3 different names, one per member"),
         ({"names": ["a", "b", "a"]}, "`names` must be 3 different names"),
         ({"weights": [1, 0, 1]}, "`weights` must be 3 finite numbers above 0"),
+        ({"weights": "best"}, "`weights` must be one of 'log_loss', 'greedy'. Received: 'best'"),
         ({"max_loss": -0.1}, "`max_loss` must be a share of at least 0"),
         ({"combined": np.full((60, 2), 0.5)}, r"`combined` must have the shape \(60, 4\)"),
     ],

@@ -24,7 +24,7 @@ def cases(n=2000):
 
 
 def stages_of(p, y, costs=(0.1, 0.2, 0.7)):
-    weights = np.ones(p.shape[1]) / p.shape[1]
+    weights = np.full(p.shape[:2], 1 / p.shape[1])
     folds = np.arange(len(y)) % 5
     return cross_fitted_stages(p, p.mean(axis=1), y, weights, np.asarray(costs), folds)
 

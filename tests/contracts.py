@@ -1,13 +1,16 @@
 """Contracts: one check per kind of object, which all of its kind pass."""
 
+import contextlib
 import os
 import pathlib
+import random
 import re
 import subprocess
 import sys
 
 import keras
 import numpy as np
+from search_problems import Killed, history, run
 
 from ensemble_keras.combiners.ensemble import build_ensemble
 
@@ -142,3 +145,52 @@ def predict_elsewhere(models, images, directory, *, backend=None):
         env={**os.environ, "KERAS_BACKEND": backend or keras.backend.backend()},
     )
     return [np.load(pathlib.Path(directory) / f"{name}.npy") for name in names]
+
+
+def check_oracle(make, fitness, *, directory, promotes=False):
+    """Checks what every oracle promises: a seed determines the trials, nothing is tried twice, kills change nothing.
+
+    That they are the same in a fresh process, and after kills at any moment, is checked for all at once by
+    `killed_search.py`.
+
+    Args:
+        make: Function from options of `SearchOracle` (`max_trials`, `seed`, `folder`) to an oracle.
+        fitness: Function from a dict of values to a float.
+        directory: Path of an empty folder.
+        promotes: Whether the oracle gives genomes out again, for more epochs.
+    """
+    state = random.getstate(), np.random.get_state()[1].tolist()
+    whole = run(make(max_trials=25, seed=0), fitness)
+    expected = history(whole)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == state
+    assert len(expected) == 25
+    assert history(run(make(max_trials=25, seed=0), fitness)) == expected
+    assert history(run(make(max_trials=25, seed=1), fitness)) != expected
+
+    genomes = {trial.genome_id for trial in whole.trials.values() if trial.origin["kind"] != "promotion"}
+    promoted = [trial for trial in whole.trials.values() if trial.origin["kind"] == "promotion"]
+    assert len(genomes) + len(promoted) == 25
+    assert bool(promoted) == promotes
+
+    # A kill in a trial, a search that goes on, and one more kill.
+    for killed_in in (3, 16):
+        with contextlib.suppress(Killed):
+            run(make(max_trials=25, seed=0, folder=directory / "killed"), fitness, killed_in=killed_in)
+    again = run(make(max_trials=25, seed=0, folder=directory / "killed"), fitness)
+    assert history(again) == expected
+
+    # A failed trial is the worst: not among the best, no parent, and not one of those that were asked for.
+    median = np.median([score for *_, score in expected])
+
+    def fails(values):
+        if fitness(values) > median:
+            raise FloatingPointError("the loss became NaN")
+        return fitness(values)
+
+    oracle = run(make(max_trials=25, seed=0, max_failed=100), fails)
+    failed = {trial.trial_id for trial in oracle.failed()}
+    assert failed
+    assert len(oracle.finished()) == 25
+    assert not failed & {trial.trial_id for trial in oracle.get_best_trials(100)}
+    assert not failed & {parent for trial in oracle.trials.values() for parent in trial.origin["parents"]}
+    assert all("NaN" in trial.message for trial in oracle.failed())

@@ -75,7 +75,7 @@ def run(oracle, fitness, *, killed_in=None):
         count += 1
         try:
             metrics = fitness(trial.hyperparameters.values)
-        except ArithmeticError as error:
+        except (ArithmeticError, MemoryError) as error:
             trial.status, trial.message = TrialStatus.FAILED, repr(error)
         else:
             metrics = metrics if isinstance(metrics, dict) else {"val_accuracy": metrics}

@@ -30,8 +30,9 @@ class GeneticOracle(SearchOracle):
         elitism: Int from 0 to `population_size - 1`: how many of a generation stay on. Of no effect in the aging
             mode. Defaults to 1.
         crossover: `"uniform"` or `"one_point"`, see `operators.cross`. Defaults to `"uniform"`.
-        crossover_prob: Float in [0, 1]. How likely a child has two parents; a child of one parent is mutated always.
-        mutation_prob: Float in [0, 1], for each gene; see `operators.mutate`. Defaults to one by the number of genes.
+        crossover_prob: Float in [0, 1]. How likely a child has two parents. Defaults to 0.5.
+        mutation_prob: Float in [0, 1], with which each gene of a child changes; one changes at least. Defaults to
+            `None`: one changes.
         parents: Function from the list of completed trials to a list of ids of those among which parents are drawn,
             each as likely; from an empty list they are drawn by tournament as usual. Defaults to `None`.
 

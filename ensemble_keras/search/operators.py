@@ -18,7 +18,7 @@ def random_genome(genes, rng):
 
 
 def mutate(genes, genome, rng, *, prob=None):
-    """Returns a copy in which each active gene has another value with the same probability, one gene at least.
+    """Returns a copy in which one active gene, or several, have another value.
 
     What a changed gene activates is drawn at random; what it makes inactive is dropped.
 
@@ -26,7 +26,7 @@ def mutate(genes, genome, rng, *, prob=None):
         genes: List of a space's genes.
         genome: Dict from name to value.
         rng: A `numpy.random.Generator`.
-        prob: Float in [0, 1]. Defaults to one by the number of active genes with more than one value.
+        prob: Float in [0, 1], with which each gene changes; one changes at least. Defaults to `None`: one changes.
 
     Returns:
         Dict from name to value. It equals `genome` only where no gene has a second value.
@@ -42,8 +42,8 @@ def mutate(genes, genome, rng, *, prob=None):
     names = [gene.name for gene in genes if _is_active(gene, genome) and _can_change(gene)]
     if not names:
         return dict(genome)
-    prob = 1 / len(names) if prob is None else prob
-    changed = {name for name, number in zip(names, rng.random(len(names)), strict=True) if number < prob}
+    drawn = rng.random(len(names)) < (prob or 0)
+    changed = {name for name, is_drawn in zip(names, drawn, strict=True) if is_drawn}
     changed = changed or {names[rng.integers(len(names))]}
 
     def choose(gene):

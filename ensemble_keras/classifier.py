@@ -17,10 +17,11 @@ from ensemble_keras.backbones.registry import (
     has_pretrained_weights,
 )
 from ensemble_keras.backbones.spec import layer_name
+from ensemble_keras.combiners.budget import check_limits
 from ensemble_keras.combiners.choice import named_combiners
 from ensemble_keras.data.augmentation import augmentation_text
 from ensemble_keras.data.inputs import as_dataset
-from ensemble_keras.data.labels import class_weights, encode_labels, with_class_indices
+from ensemble_keras.data.labels import class_weights, with_class_indices, with_class_indices_of
 from ensemble_keras.data.leaks import SeenImages
 from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.devices import resolve_devices
@@ -82,6 +83,15 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         calibrate: Whether members are brought to their temperature before they are combined, and the ensemble to its
             own, both fitted on out-of-fold predictions and part of the model's graph: so that of the images that are
             given 80 %, 80 % are right. The most probable class of a member stays what it is. Defaults to `False`.
+        max_macs: The most multiply-accumulates that the ensemble's members may cost together for one image, or
+            `None`. A backbone that costs more is not fitted; where the others do not fit together, every combiner
+            joins those that `select_members` picks within the budget, for the out-of-fold figures without the fold
+            that is predicted. A combiner's own dense layer is not counted, a view of `test_time_augmentation` is.
+            Defaults to `None`.
+        max_parameters: The most parameters that the members may have together, or `None`.
+        max_latency_ms: The most milliseconds that the members may take together, one after another, for one image at
+            a time on this machine, as `measure_latency` finds it before the fit; or `None`. One model of several
+            members takes less.
         store: A `FeatureStore`, the path of one, or `None`: the one in `directory`, or none.
         directory: Folder that keeps the features and all finished work, so that the same command goes on after a kill
             or a lost connection. Defaults to `None`: nothing is kept.
@@ -130,6 +140,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         devices=None,
         test_time_augmentation=None,
         calibrate=False,
+        max_macs=None,
+        max_parameters=None,
+        max_latency_ms=None,
         store=None,
         directory=None,
         leaks="warn",
@@ -152,6 +165,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         self.devices = devices
         self.test_time_augmentation = test_time_augmentation
         self.calibrate = calibrate
+        self.max_macs = max_macs
+        self.max_parameters = max_parameters
+        self.max_latency_ms = max_latency_ms
         self.store = store
         self.directory = directory
         self.leaks = leaks
@@ -199,6 +215,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             devices=self.devices,
             test_time_augmentation=self.test_time_augmentation,
             calibrate=self.calibrate,
+            limits=self._limits(),
             class_weight=class_weights(dataset.labels, classes, self.class_weight),
             store=self._store(),
             leaks=self.leaks,
@@ -234,7 +251,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             sample_weight: Array `(n,)`, or `None`.
         """
         check_is_fitted(self, "model_")
-        labels = _with_class_indices_of(as_dataset(x, y), self.classes_).labels
+        labels = with_class_indices_of(as_dataset(x, y), self.classes_).labels
         return float(np.average(self.predict_proba(x).argmax(axis=1) == labels, weights=sample_weight))
 
     def evaluate(self, x, y=None):
@@ -247,7 +264,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             ValueError: If labels are missing or unknown; with `leaks="error"`, if there are training images.
         """
         check_is_fitted(self, "model_")
-        dataset = _with_class_indices_of(as_dataset(x, y), self.classes_)
+        dataset = with_class_indices_of(as_dataset(x, y), self.classes_)
         seen = self._seen.check(dataset, leaks=self.leaks)
         return EvaluationReport.from_model(
             self.model_,
@@ -289,7 +306,13 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         check_seed(self.seed)
         resolve_devices(self.devices)
         self._views(names)
+        self._limits()
         return size, names
+
+    def _limits(self):
+        return check_limits(
+            max_macs=self.max_macs, max_parameters=self.max_parameters, max_latency_ms=self.max_latency_ms
+        )
 
     def _pretrained(self, names):
         return [n for n, b in zip(names, self.backbones, strict=True) if has_pretrained_weights(b, self.weights)]
@@ -365,14 +388,4 @@ def _validation_data(validation_data, classes):
     if validation_data is None:
         return None
     parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
-    return _with_class_indices_of(as_dataset(*parts), classes)
-
-
-def _with_class_indices_of(dataset, classes):
-    """Returns a dataset with its labels (names, labels as in `classes`, or class indices) as class indices."""
-    if dataset.labels is None:
-        raise ValueError("Labels are needed. Received: images without labels. Give `y`, or a labelled ImageDataset.")
-    labels = dataset.labels
-    if dataset.class_names is not None:
-        labels = np.asarray(dataset.class_names)[labels]
-    return dataset.with_labels(encode_labels(labels, classes), class_names=None)
+    return with_class_indices_of(as_dataset(*parts), classes)

@@ -169,6 +169,12 @@ def _add_fit(commands):
     )
     fit.add_argument("--sampling", choices=["over", "under"], help="draw training images so that classes are even")
     fit.add_argument("--calibrate", action="store_true", help="bring members and ensemble to their temperatures")
+    limits = fit.add_argument_group("what the ensemble may cost for one image")
+    limits.add_argument("--max-macs", type=float, metavar="COUNT", help="multiply-accumulates of its members, as 2e9")
+    limits.add_argument("--max-parameters", type=float, metavar="COUNT", help="parameters of its members")
+    limits.add_argument(
+        "--max-latency-ms", type=float, metavar="MS", help="milliseconds of its members, one by one, on this machine"
+    )
     fit.add_argument("--class-weight", choices=["balanced"], help="give rare classes more weight")
     fit.add_argument(
         "--directory",

@@ -8,10 +8,17 @@ import numpy as np
 import pandas as pd
 
 from ensemble_keras.backbones.spec import layer_name
+from ensemble_keras.combiners.budget import Selection, measure
 from ensemble_keras.combiners.calibration import calibrated, fit_temperature, fit_temperatures
-from ensemble_keras.combiners.choice import check_combiners, choose, describe_members, try_combiner
+from ensemble_keras.combiners.choice import (
+    check_combiners,
+    choose,
+    describe_members,
+    fit_joined,
+    restricted,
+    try_combiner,
+)
 from ensemble_keras.combiners.ensemble import build_ensemble
-from ensemble_keras.combiners.fitting import fit_combiner
 from ensemble_keras.combiners.views import view_names, views_of
 from ensemble_keras.combiners.weighting import with_weights
 from ensemble_keras.data.decoding import FILTER
@@ -25,6 +32,7 @@ from ensemble_keras.features.views import Views
 from ensemble_keras.measures.macs import count_macs
 from ensemble_keras.measures.metrics import metric_summary
 from ensemble_keras.members.fitting import check_unfreezing, fit_frozen_member, fit_trained_member
+from ensemble_keras.members.member import build_member
 from ensemble_keras.members.settings import Training
 from ensemble_keras.members.trainer import hold_decoded
 
@@ -51,6 +59,7 @@ class Plan:
     devices: object
     test_time_augmentation: tuple | None
     calibrate: bool
+    limits: dict  # of what the ensemble may cost, from `check_limits`
     class_weight: list | None
     store: object
     leaks: str
@@ -89,6 +98,7 @@ def fit(plan, run):
     widths = {layer_name(name): trunk.output_shape[-1] for name, trunk in plan.trunks.items()}
     check_combiners(plan.combiners, widths, len(plan.classes))
     _folds(plan)  # Too few images of a class: said before the long work.
+    plan, budget, too_costly = _within_budget(plan)
     extraction = _extract(plan)
     if len(plan.frozen) < len(plan.trunks):
         plan.dataset.verify()
@@ -97,7 +107,36 @@ def fit(plan, run):
     members = _fit_members(plan, run, extraction, folds)
     if not members:
         raise MemoryError(f"No member could be fitted: {extraction.skipped}")
-    return _join(plan, members, extraction.skipped, folds, leaks)
+    return _join(plan, members, {**too_costly, **extraction.skipped}, folds, leaks, budget)
+
+
+def _within_budget(plan):
+    """Returns the plan without the members that cost too much alone, the `Budget`, and why these are left out."""
+    if not plan.limits:
+        return plan, None, {}
+    trained = [name for name in plan.trunks if name not in plan.frozen or name in plan.fine_tune]
+    members = {
+        name: build_member(trunk, len(plan.classes), head=plan.head if name in plan.frozen else "linear")
+        for name, trunk in plan.trunks.items()
+    }
+    budget = measure(
+        members,
+        plan.limits,
+        copies={} if plan.refit else dict.fromkeys(trained, len(np.unique(_folds(plan)))),
+        views=1 + len(view_names(plan.test_time_augmentation)),
+    )
+    budget.check()
+    kept = [name for name in plan.trunks if budget.fits([name])]
+    places = [list(plan.trunks).index(name) for name in kept]
+    smaller = dataclasses.replace(
+        plan,
+        trunks={name: plan.trunks[name] for name in kept},
+        frozen=plan.frozen & set(kept),
+        fine_tune={name: settings for name, settings in plan.fine_tune.items() if name in kept},
+        combiners={name: restricted(layer, places) for name, layer in plan.combiners.items()},
+    )
+    costs = {name: budget.text([name]) for name in plan.trunks if name not in kept}
+    return smaller, budget, {name: f"left out: too costly with {cost}" for name, cost in costs.items()}
 
 
 def _extract(plan):
@@ -175,13 +214,15 @@ def _fit_members(plan, run, extraction, folds):
     return members
 
 
-def _join(plan, members, skipped, folds, leaks):
+def _join(plan, members, skipped, folds, leaks, budget):
     y, groups = plan.dataset.labels, plan.dataset.groups
     out_of_fold = np.stack([member.out_of_fold for member in members], axis=1)
     temperatures = fit_temperatures(out_of_fold, y) if plan.calibrate else None
     predictions = out_of_fold if temperatures is None else calibrated(out_of_fold, temperatures)
     arguments = {"class_weight": plan.class_weight, "seed": plan.seed}
     features = [member.features for member in members]
+    names = [member.name for member in members]
+    selection = budget and Selection(budget, names, predictions, y, folds, class_weight=plan.class_weight)
     skills = np.mean(out_of_fold.argmax(axis=2) == y[:, None], axis=0)
     candidates = [
         try_combiner(
@@ -191,6 +232,7 @@ def _join(plan, members, skipped, folds, leaks):
             y,
             folds,
             features=features,
+            selection=selection,
             **arguments,
         )
         for name, layer in plan.combiners.items()
@@ -199,10 +241,10 @@ def _join(plan, members, skipped, folds, leaks):
     combiner = chosen.fitted
     if combiner is None:
         final_features = [member.final_features for member in members]
-        combiner = fit_combiner(chosen.combiner, predictions, y, features=final_features, folds=folds, **arguments)
+        combiner = fit_joined(chosen.combiner, chosen.joined, predictions, y, folds, final_features, **arguments)
     used, kept = [members[i] for i in chosen.used], combiner
-    if len(used) < len(members):
-        kept = with_weights(combiner, [combiner.member_weights[i] for i in chosen.used])
+    if len(used) < len(chosen.joined):
+        kept = with_weights(combiner, [weight for weight in combiner.member_weights if weight > 0])
     calibration = _calibration(chosen, temperatures, y) if plan.calibrate else {}
     model = build_ensemble(
         [m.model for m in used], kept, test_time_augmentation=plan.test_time_augmentation, **calibration
@@ -213,9 +255,14 @@ def _join(plan, members, skipped, folds, leaks):
         fitted = {c.name: combiner if c is chosen else c.fitted for c in candidates}
         fitted = {name: layer for name, layer in fitted.items() if layer is not None}
         named = {member.name: member.model for member in members}
-        validation = validate(named, fitted, plan.validation, temperatures=temperatures, verbose=plan.verbose)
-    table = leaderboard(members, candidates, chosen, y, skipped=skipped, validation=validation, **statistics)
+        joined = {c.name: c.joined for c in candidates}
+        options = {"joined": joined, "temperatures": temperatures, "verbose": plan.verbose}
+        validation = validate(named, fitted, plan.validation, **options)
+    found = {"skipped": skipped, "validation": validation, "latencies": budget and budget.column("max_latency_ms")}
+    table = leaderboard(members, candidates, chosen, y, **found, **statistics)
     sentence = verdict(chosen, candidates, members, y, **statistics)
+    if budget:
+        sentence = f"{sentence} {budget.sentence([names[i] for i in chosen.used])}"
     return Fitted(
         model=model,
         members=[member.model for member in members],
@@ -272,6 +319,7 @@ def _card(plan, members, chosen, combiner, sentence, leaks, validation, calibrat
         "member_temperatures": calibration.get("member_temperatures"),
         "temperature": calibration.get("temperature"),
         "test_time_augmentation": view_names(plan.test_time_augmentation),
+        "limits": plan.limits or None,
         "data": {
             "images": len(plan.dataset),
             "per_class": np.bincount(y, minlength=len(plan.classes)).tolist(),

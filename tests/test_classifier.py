@@ -19,6 +19,7 @@ from synthetic import pictures, random_backbone
 import ensemble_keras as ek
 from ensemble_keras import pipeline
 from ensemble_keras.backbones import registry
+from ensemble_keras.combiners import budget
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.members import fold_training
 from ensemble_keras.members.head_fitting import fit_head
@@ -693,3 +694,89 @@ def test_a_slip_in_weights_is_refused_before_it_means_training_from_scratch():
     x, y = pictures(12)
     with pytest.raises(ValueError, match="`weights` must be 'imagenet', None, or what .* Received: 'imagnet'"):
         ek.EnsembleClassifier(["MobileNetV2"], weights="imagnet", image_size=32, cv=2, verbose=0).fit(x, y)
+
+
+def three(middle=6):
+    """Backbones of falling cost."""
+    sizes = {"large": 8, "middle": middle, "small": 2}
+    return [random_backbone(name, units, seed=units) for name, units in sizes.items()]
+
+
+def macs_of(fitted):
+    return {member.name: ek.count_macs(member).total for member in fitted.members_}
+
+
+@pytest.mark.parametrize("combiner", ["soft_voting", "greedy", "stacking", "concatenate", "gated", "auto"])
+def test_within_a_budget_only_what_fits_is_joined(data, combiner, tmp_path):
+    x, y = data
+    macs = macs_of(classifier(backbones=three(), combiner="best_member").fit(x, y))
+    limit = macs["large"] + macs["small"]
+    fitted = classifier(backbones=three(), combiner=combiner, max_macs=limit).fit(x, NAMES[y])
+    board = fitted.leaderboard_.set_index("name")
+    assert macs_of(fitted) == macs
+    assert (board["macs"] <= limit).all()
+    joined = [layer.name for layer in fitted.model_.layers if isinstance(layer, keras.Model)]
+    assert len(joined) < 3
+    assert sum(macs[name] for name in joined) <= limit
+    assert f"It costs {sum(macs[name] for name in joined):,} multiply-accumulates of at most {limit:,}" in (
+        fitted.verdict_
+    )
+    assert fitted.card_["limits"] == {"max_macs": limit}
+    assert {member["name"] for member in fitted.card_["members"]} == set(joined)
+    fitted.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), fitted.predict_proba(x), atol=1e-6)
+    assert fitted.score(x, NAMES[y]) > 0.9
+
+
+def test_a_member_that_is_too_costly_alone_is_not_fitted_and_its_place_in_the_combiner_goes(data, monkeypatch):
+    x, y = data
+    seen = []
+    extract = pipeline.extract
+    monkeypatch.setattr(
+        pipeline, "extract", lambda found, *a, **k: seen.append(list(found)) or extract(found, *a, **k)
+    )
+    sizes = [ek.build_member(backbone, 3).count_params() for backbone in three(middle=4)]
+    vote = ek.SoftVoting(weights=[5, 1, 3])
+    fitted = classifier(backbones=three(middle=4), combiner=vote, max_parameters=sizes[0] - 1).fit(
+        x, y, validation_data=pictures(30, seed=1)
+    )
+    assert seen == [["middle", "small"]]
+    assert [member.name for member in fitted.members_] == ["middle", "small"]
+    expected = np.average([m.predict(x, verbose=0) for m in fitted.members_], axis=0, weights=[1, 3])
+    np.testing.assert_allclose(fitted.predict_proba(x), expected, atol=1e-6)
+    note = fitted.leaderboard_.set_index("name").loc["large", "note"]
+    assert note == f"left out: too costly with {sizes[0]:,} parameters"
+    assert fitted.verdict_.endswith("Too costly: large.")
+    assert fitted.leaderboard_["validation_accuracy"].notna().tolist() == [True, True, True, False]
+
+
+def test_a_budget_of_time_is_measured_before_the_fit_and_stands_on_the_leaderboard(data, monkeypatch):
+    x, y = data
+    monkeypatch.setattr(budget, "measure_latencies", lambda models: [3.0, 2.0, 1.5][: len(models)])
+    fitted = classifier(backbones=three(), max_latency_ms=3.6).fit(x, y)
+    board = fitted.leaderboard_.set_index("name")
+    assert board["latency_ms"].tolist() == [3.0, 2.0, 1.5, board.loc["soft_voting", "latency_ms"]]
+    assert board.loc["soft_voting", "latency_ms"] <= 3.6
+    assert "ms of at most 3.6 ms." in fitted.verdict_
+    twice = classifier(backbones=three(), max_latency_ms=3.6, test_time_augmentation="zoom").fit(x, y)
+    assert [member.name for member in twice.members_] == ["small"]
+
+
+def test_where_no_member_is_within_the_budget_the_cheapest_is_said_before_any_work(data, monkeypatch):
+    monkeypatch.setattr(pipeline, "extract", lambda *a, **k: pytest.fail("the features are computed"))
+    size = ek.build_member(three()[2], 3).count_params()
+    with pytest.raises(
+        ValueError, match=f"`max_parameters` of {size - 1}. The cheapest is 'small' with {size} param"
+    ):
+        classifier(backbones=three(), max_parameters=size - 1).fit(*data)
+    with pytest.raises(ValueError, match="`max_latency_ms` must be a number above 0"):
+        classifier(max_latency_ms=0).fit(*data)
+
+
+def test_the_average_of_a_trained_members_folds_costs_as_many_networks(data):
+    size = ek.build_member("CNN(filters=(4, 8))", 3, image_size=16, weights=None).count_params()
+    arguments = {"backbones": ["CNN(filters=(4, 8))"], "training": SHORT, "max_parameters": 2 * size}
+    assert classifier(**arguments).fit(*data).model_.count_params() == size
+    with pytest.raises(ValueError, match=f"with {3 * size:,} parameters"):
+        classifier(refit=False, **arguments).fit(*data)

@@ -231,6 +231,8 @@ MISTAKES = {
     "fit train --backbones CNN --augmentation lihgt": "Unknown augmentation 'lihgt'. Did you mean 'light'?",
     "fit train --backbones CNN --augmentation light --views 3": "--views are what the heads of frozen",
     "fit train --backbones VGG16 --augmentation light": "all backbones stay frozen. Give --views",
+    "fit train --backbones CNN --max-macs 0": "--max-macs must be a number above 0, or None. Received: 0.0.",
+    "fit train --backbones CNN --max-parameters 5": "Not one member is within --max-parameters of 5. The cheapest is",
     "fit flat --backbones CNN": "Expected one folder per class in 'flat'. Received: 1 images outside",
     "evaluate t.csv test": "The model must end in .keras. Received: t.csv",
     "evaluate n.keras test": "There is no file or folder 'n.keras'. Did you mean 'm.keras'?",
@@ -276,6 +278,7 @@ def test_a_mistake_gives_one_line_and_code_2(line, capsys):
         ("--fine-tune", {"fine_tune": ek.FineTuning()}),
         ("--fine-tune 2 --augmentation cifar", {"fine_tune": ek.FineTuning(epochs=2), "augmentation": "cifar"}),
         ("--augmentation light --views 4 --sampling over", {"views": 4, "sampling": "over"}),
+        ("--max-macs 2e9 --max-latency-ms 5", {"max_macs": 2e9, "max_parameters": None, "max_latency_ms": 5.0}),
         ("--epochs 3 --class-weight balanced", {"training": ek.Training(epochs=3), "class_weight": "balanced"}),
     ],
 )

@@ -39,8 +39,8 @@ class Budget:
             cheapest = min(self.costs, key=lambda name: np.max(np.divide(self.costs[name], self._limits)))
             limits = " and ".join(f"`{name}` of {limit:,.12g}" for name, limit in self.limits.items())
             raise ValueError(
-                f"Not one member is within {limits}. The cheapest is {cheapest!r} with {self.text([cheapest])} an "
-                "image. Raise the limit, or add a smaller backbone."
+                f"Not one member is within {limits}. The cheapest is {cheapest!r} with {self.text([cheapest])}. "
+                "Raise the limit, or add a smaller backbone."
             )
 
     def text(self, names):
@@ -63,7 +63,7 @@ class Budget:
         limits = " and ".join(f"{limit:,.12g} {UNITS[name]}" for name, limit in self.limits.items())
         left = [name for name in self.costs if not self.fits([name])]
         too_costly = f" Too costly: {', '.join(left)}." if left else ""
-        return f"It costs {self.text(names)} of at most {limits} an image.{too_costly}"
+        return f"It costs {self.text(names)} of at most {limits}.{too_costly}"
 
     def select(self, names, predictions, y, *, sample_weight=None):
         """Returns those members that are joined: all if they fit together, else a greedy selection.

@@ -23,14 +23,14 @@ def test_members_fit_where_they_are_within_every_limit_together():
     assert found.column("max_latency_ms") == {"a": 1.5, "b": 0.5, "c": 1.0, "d": 0.1}
     assert found.column("max_parameters") is None
     assert found.sentence(["a", "b"]) == (
-        "It costs 10 multiply-accumulates, 2.0 ms of at most 10 multiply-accumulates and 2 ms an image. "
+        "It costs 10 multiply-accumulates, 2.0 ms of at most 10 multiply-accumulates and 2 ms. "
         "Too costly: d."
     )
     assert found.check() is None
 
 
 def test_where_none_fits_the_cheapest_is_named():
-    message = r"Not one member is within `max_macs` of 0.5. The cheapest is 'c' with 1 multiply-accumulates an image."
+    message = r"Not one member is within `max_macs` of 0.5. The cheapest is 'c' with 1 multiply-accumulates."
     with pytest.raises(ValueError, match=message):
         Budget({"max_macs": 0.5}, {name: cost[:1] for name, cost in COSTS.items()}).check()
     with pytest.raises(ValueError, match="`max_macs` of 3 and `max_latency_ms` of 0.6. The cheapest is 'c'"):

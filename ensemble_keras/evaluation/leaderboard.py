@@ -113,6 +113,8 @@ def best_member(members, y):
 def verdict(chosen, candidates, members, y, *, parameters, macs=None, groups=None, seed=0):
     """Returns what to make of it, in a sentence or two: whether the ensemble is worth it, against its best member.
 
+    That is judged as combiners are chosen: by accuracy, and with two classes by the area under the ROC curve, too.
+
     Args:
         chosen: Object with `name`, `out_of_fold` and `used`: the combiner that the model uses.
         candidates: List of such objects: all that were tried.
@@ -140,13 +142,19 @@ def verdict(chosen, candidates, members, y, *, parameters, macs=None, groups=Non
     method = {"concatenate": "concatenation", "gated": "the gate"}.get(tried.name, tried.name.replace("_", " "))
     count = len(members) if len(tried.used) == len(members) else f"{len(tried.used)} of {len(members)}"
     method = f"{method[0].upper()}{method[1:]} of {count} members"
-    compared = (
+    points = (
         f"{100 * gain.difference:+.1f} points of out-of-fold accuracy over {best.name} alone, 95 % interval "
-        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}, at {cost:.1f} times its {unit}."
+        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
     )
+    price = f"at {cost:.1f} times its {unit}."
     if len(chosen.used) > 1 and gain.low > 0:
-        return f"{method}: {compared}"
-    return f"One model would do: {alone} {method} gives {compared}"
+        return f"{method}: {points}, {price}"
+    if len(chosen.used) > 1 and best.out_of_fold.shape[1] == 2:
+        area = compare(tried.out_of_fold, best.out_of_fold, y, metric="roc_auc", groups=groups, seed=seed)
+        if area.low > 0:
+            areas = f"{area.difference:+.4f} of ROC AUC, 95 % interval {area.low:+.4f} to {area.high:+.4f}"
+            return f"{method}: {areas}; {points}, {price}"
+    return f"One model would do: {alone} {method} gives {points}, {price}"
 
 
 def _texts(row):

@@ -84,9 +84,11 @@ def test_a_combiner_of_its_own_is_what_the_loss_is_measured_against(table):
     assert settings["thresholds"] != with_vote["thresholds"]
 
 
-def test_what_it_expects_of_a_fold_was_chosen_on_the_others(table):
+@pytest.mark.parametrize("images", [None, 3])
+def test_what_it_expects_of_a_fold_was_chosen_on_the_others(images, table):
     p, y = table
-    order, folds = [1, 2, 0], make_folds(y, cv=5, seed=0)
+    groups = None if images is None else np.arange(len(y)) // images
+    order, folds = [1, 2, 0], make_folds(y, groups=groups, cv=5, seed=0)
     stages = cross_fitted_stages(
         p[:, order], p.mean(axis=1), y, np.ones((len(y), 3)), np.array([0.1, 0.2, 0.7]), folds
     )
@@ -94,7 +96,7 @@ def test_what_it_expects_of_a_fold_was_chosen_on_the_others(table):
     for fold in range(5):
         held = folds == fold
         steps[held] = stages.rows(held).steps(ThresholdPath(stages.rows(~held)).within(0.01))
-    expected = fit_cascade(p, y, COSTS, names=NAMES, max_loss=0.01)["expected"]
+    expected = fit_cascade(p, y, COSTS, names=NAMES, groups=groups, max_loss=0.01)["expected"]
     lost = stages.lost(steps)
     assert expected["loss"] == pytest.approx(lost.mean())
     assert expected["cost"] == pytest.approx(stages.cost(steps).mean())

@@ -1,5 +1,7 @@
 """Search problems without training: a tabulated landscape, a space with conditions, and a loop that runs a search."""
 
+import itertools
+
 import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import TrialStatus
@@ -57,22 +59,15 @@ def family_fitness(values):
     return float(0.5 * rate + values["vgg/blocks"] / 20 + values["vgg/width"] / 800)
 
 
-def run(oracle, fitness, *, killed_in=None):
-    """Runs a search to its end, one trial after another, and returns the oracle.
+def trials(oracle, fitness):
+    """Runs a search, one trial after another, and yields each when it has ended.
 
     Args:
         oracle: A `SearchOracle`.
-        fitness: Function from a dict of values to a float, or to a dict of metrics. What it raises fails the trial.
-        killed_in: Int, the trial in which the search is killed, counted from 0 in this process.
+        fitness: Function from a dict of values to a float, or to a dict of metrics. An arithmetic or memory error of
+            it fails the trial.
     """
-    count = 0
-    while True:
-        trial = oracle.create_trial("tuner0")
-        if trial.status == TrialStatus.STOPPED:
-            return oracle
-        if count == killed_in:
-            raise Killed
-        count += 1
+    while (trial := oracle.create_trial("tuner0")).status != TrialStatus.STOPPED:
         try:
             metrics = fitness(trial.hyperparameters.values)
         except (ArithmeticError, MemoryError) as error:
@@ -82,6 +77,21 @@ def run(oracle, fitness, *, killed_in=None):
             oracle.update_trial(trial.trial_id, metrics)
             trial.status = TrialStatus.COMPLETED
         oracle.end_trial(trial)
+        yield trial
+
+
+def run(oracle, fitness, *, killed_in=None):
+    """Runs a search to its end, or into a kill in the trial `killed_in`, counted from 0; returns the oracle."""
+    left = itertools.repeat(True) if killed_in is None else iter([True] * killed_in)
+
+    def or_killed(values):
+        if not next(left, False):
+            raise Killed
+        return fitness(values)
+
+    for _ in trials(oracle, or_killed):
+        pass
+    return oracle
 
 
 def history(oracle):

@@ -281,7 +281,7 @@ def _as_call(function, given, where):
             value = given.pop(key)
             if parameter.default is parameter.empty:
                 args.append(value)
-            elif not _is_default(value, parameter.default):
+            elif not _is_default(value, parameter.default) and (key, value) != ("data_format", "channels_last"):
                 kwargs[key] = value
     if given:
         _refuse(where, f"{sorted(given)} are no arguments of keras.ops.{function.__name__}")

@@ -1,5 +1,7 @@
+import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -14,7 +16,10 @@ from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.voting import SoftVoting
 from ensemble_keras.measures.graph import calls, has_graph
 from ensemble_keras.members.member import build_member
+from ensemble_keras.search.family import list_families
+from ensemble_keras.search.genome import genes
 from ensemble_keras.search.source import to_source, write_champion
+from ensemble_keras.search.space import HyperImageClassifier
 
 # Run in a fresh process that cannot import the package: build, load, predict; save predictions and configs.
 _ELSEWHERE = """
@@ -30,7 +35,8 @@ def configs(model):
 for folder in sys.argv[1:]:
     model = runpy.run_path(folder + "/champion.py", run_name="champion")["build_model"]()
     model.load_weights(folder + "/champion.weights.h5")
-    np.save(folder + "/elsewhere.npy", keras.ops.convert_to_numpy(model(np.load(folder + "/images.npy"))))
+    outputs = model.predict(np.load(folder + "/images.npy"), verbose=0)
+    np.savez(folder + "/elsewhere.npz", *keras.tree.flatten(outputs))
     with open(folder + "/configs.json", "w") as file:
         json.dump(configs(model), file)
 assert not any(name.startswith("ensemble_keras") for name in sys.modules)
@@ -68,7 +74,7 @@ def shared_layers_and_operations():
     x = keras.ops.relu(x) + conv(-x) * np.array([1, 2, 0.1], "float32")
     x = keras.ops.reshape(keras.ops.transpose(x, (0, 3, 1, 2)), (-1, 3, 64))
     x = keras.ops.sum(x[..., 1:], axis=-1) ** 2
-    return keras.Model(images, keras.ops.softmax(x), name="shared_layers_and_operations")
+    return keras.Model(images, keras.ops.softmax(0.01 * x), name="operations")
 
 
 def networks_of_one_trunk():
@@ -95,15 +101,30 @@ NETWORKS = {
     "operations": shared_layers_and_operations,
     "trunk": networks_of_one_trunk,
     "sequential": sequential,
-    "voting": lambda: build_ensemble([tiny_member("a"), tiny_member("b")], SoftVoting([1, 3])),
-    "concatenated": lambda: build_ensemble([tiny_member("a"), tiny_member("b")], ConcatenateDense(2, units=(4,))),
-    "stems": lambda: build_ensemble(heads_on(tiny_backbone(), "a", "b"), SoftVoting()),
+    "voting": lambda: build_ensemble([tiny_member("a"), tiny_member("b")], SoftVoting([1, 3]), name="voting"),
+    "dense": lambda: build_ensemble([tiny_member("a"), tiny_member("b")], ConcatenateDense(2, (4,)), name="dense"),
+    "stems": lambda: build_ensemble(heads_on(tiny_backbone(), "a", "b"), SoftVoting(), name="stems"),
 }
-SLOW = {
+LARGE = {
     "mobilenet": lambda: keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=3),
     "darknet": lambda: build_member("Darknet19", 3, image_size=32, weights=None, head="mlp", dropout=0.2),
     "densenet": lambda: keras.applications.DenseNet121(weights=None, input_shape=(32, 32, 3), classes=3),
 }
+
+
+def joined(networks):
+    """One network that gives the outputs of several: all are built, saved and compiled at once."""
+    images = keras.Input(networks[0].input_shape[1:])
+    return keras.Model(images, [network(images) for network in networks], name="joined")
+
+
+def random_network(family, number, size):
+    """The network of a random genome of a family."""
+    space = HyperImageClassifier(3, (size, size, 3), families=[family])
+    for seed in itertools.count(1000 * number):
+        values = {gene.name: gene.random_sample(seed + i) for i, gene in enumerate(genes(space.hyperparameters()))}
+        if space.refusal(values) is None:
+            return space.network(values)
 
 
 def rebuilt(source):
@@ -146,19 +167,20 @@ def check_elsewhere(networks, folder):
     """Checks that each champion, where the package is missing, is that network and predicts what it does."""
     for name, model in networks.items():
         randomise(model)
-        write_champion(model, folder / name)
-        images = np.random.default_rng(0).uniform(size=(5, *model.input_shape[1:])).astype("float32")
+        assert write_champion(model, folder / name) == folder / name / "champion.py"
+        images = np.random.default_rng(0).uniform(0, 2, (5, *model.input_shape[1:])).astype("float32")
         np.save(folder / name / "images.npy", images)
-        np.save(folder / name / "here.npy", keras.ops.convert_to_numpy(model(images)))
     subprocess.run(
         [sys.executable, "-c", _ELSEWHERE, *(str(folder / name) for name in networks)],
         check=True,
         env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
     )
     for name, model in networks.items():
-        here, elsewhere = (np.load(folder / name / f"{place}.npy") for place in ("here", "elsewhere"))
-        np.testing.assert_array_equal(elsewhere, here, err_msg=name)
-        assert np.ptp(here, axis=0).max() > 0, name
+        here = keras.tree.flatten(model.predict(np.load(folder / name / "images.npy"), verbose=0))
+        elsewhere = np.load(folder / name / "elsewhere.npz").values()
+        for one, other in zip(here, elsewhere, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)
+            assert np.ptp(one, axis=0).max() > 0, name
         assert (folder / name / "configs.json").read_text() == json.dumps(configs(model))
 
 
@@ -172,22 +194,39 @@ def assert_formatted(source):
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-def test_the_source_builds_the_same_graph(name):
-    model = (NETWORKS | SLOW)[name]()
+def check_source(model):
     source = to_source(model)
-    assert_same_graph(rebuilt(source), model)
-    assert to_source(rebuilt(source)) == source
+    again = rebuilt(source)
+    assert_same_graph(again, model)
+    assert to_source(again) == source
     assert_formatted(source)
 
 
-def test_champions_are_the_same_networks_where_the_package_is_missing(tmp_path):
-    check_elsewhere({name: build() for name, build in NETWORKS.items()}, tmp_path)
+@pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+def test_the_source_builds_the_same_graph(name):
+    check_source((NETWORKS | LARGE)[name]())
+
+
+@pytest.mark.parametrize("family", list_families())
+def test_every_family_has_a_source(family):
+    check_source(random_network(family, 0, size=8))
+
+
+def test_a_champion_is_the_same_network_where_the_package_is_missing(tmp_path):
+    check_elsewhere({"all": joined([build() for build in NETWORKS.values()])}, tmp_path)
 
 
 @pytest.mark.slow
 def test_large_champions_are_the_same_networks_where_the_package_is_missing(tmp_path):
-    check_elsewhere({name: build() for name, build in SLOW.items()}, tmp_path)
+    check_elsewhere({name: build() for name, build in LARGE.items()}, tmp_path)
+
+
+@pytest.mark.slow
+def test_random_genomes_are_the_same_networks_where_the_package_is_missing(tmp_path):
+    networks = [random_network(family, number, size=32) for family in list_families() for number in (1, 2)]
+    for network in networks:
+        check_source(network)
+    check_elsewhere({"all": joined(networks)}, tmp_path)
 
 
 class Doubled(layers.Layer):
@@ -225,3 +264,88 @@ def test_what_has_no_source_is_refused_by_name(layer, message):
         model = on_images(layer)
     with pytest.raises(ValueError, match=message):
         to_source(model)
+
+
+def test_a_network_of_another_class_is_refused():
+    class Own(keras.Model):
+        pass
+
+    images = keras.Input((8, 8, 3))
+    with pytest.raises(ValueError, match="Model 'own' .Own. cannot be written: its class is not Keras'"):
+        to_source(Own(images, layers.Flatten()(images), name="own"))
+    with pytest.raises(
+        ValueError, match="must be a functional or built sequential model.*Received: Sequential 'empty'"
+    ):
+        to_source(keras.Sequential([layers.Dense(2)], name="empty"))
+
+
+def test_a_half_frozen_network_is_refused_and_a_frozen_one_is_not():
+    model = tiny_member("cold")
+    model.trainable = False
+    assert "trainable=False" in to_source(model)
+    assert_same_graph(rebuilt(to_source(model)), model)
+    model.get_layer("predictions").trainable = True
+    with pytest.raises(ValueError, match="frozen as a whole, but its layer 'predictions' is not"):
+        to_source(model)
+
+
+@pytest.mark.parametrize("name", ["build model", "class", "keras", ""])
+def test_the_function_must_have_a_name_of_its_own(name):
+    with pytest.raises(ValueError, match=f"`function_name` must be a name for a function. Received: {name!r}"):
+        to_source(tiny_member("a"), function_name=name)
+
+
+@pytest.mark.slow
+def test_a_run_of_the_source_prints_the_summary(tmp_path):
+    path = write_champion(tiny_member("little"), tmp_path)
+    done = subprocess.run([sys.executable, path], check=True, capture_output=True, text=True)
+    assert 'Model: "little"' in done.stdout
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["champion.py", "champion.weights.h5"]
+
+
+def test_the_docstring_tells_what_the_network_costs():
+    model = tiny_member("little", size=8, width=4)
+    [first, *_] = to_source(model).splitlines()
+    assert first == '"""Network \'little\': 122 parameters, 3,896 multiply-accumulates per image."""'
+    of_any_length = keras.Input((None, 4))
+    model = keras.Model(of_any_length, layers.GRU(3)(of_any_length), name="any")
+    assert to_source(model).startswith('"""Network \'any\': 81 parameters."""')
+
+
+def test_names_become_variables_and_nothing_is_hidden():
+    images = keras.Input((4,), name="class")
+    x = layers.Dense(4, name="layers")(images)
+    y = layers.Dense(4, name="2nd.dense")(x)
+    model = keras.Model({"class": images}, {"a": layers.Add(name="sum")([x, y]), "b": y}, name="keras")
+    source = to_source(model, function_name="network")
+    assert "class_2 = keras.Input" in source
+    assert "_2nd_dense = layers.Dense" in source
+    names = {"__name__": "rebuilt"}
+    exec(source, names)
+    assert_same_graph(names["network"](), model)
+    assert_formatted(source)
+
+
+def test_a_network_within_gives_a_dict_of_outputs():
+    images = keras.Input((4,), name="images")
+    inner = keras.Model(images, {"a": layers.Dense(2)(images), "b": images}, name="inner")
+    found = inner(images)
+    model = keras.Model(images, layers.Concatenate()([found["a"], found["b"]]), name="outer")
+    assert '[inner["a"], inner["b"]]' in to_source(model)
+    assert_same_graph(rebuilt(to_source(model)), model)
+
+
+def test_a_refused_network_leaves_the_champion_as_it_was(tmp_path):
+    path = write_champion(tiny_member("good"), tmp_path)
+    before = path.read_text()
+    with pytest.raises(ValueError, match="Layer 'own'"):
+        write_champion(on_images(Doubled(name="own")), tmp_path)
+    assert path.read_text() == before
+
+
+def test_writing_draws_no_random_number():
+    model = on_images(layers.Dropout(0.5))
+    random.seed(0)
+    before = random.getstate()
+    to_source(model)
+    assert random.getstate() == before

@@ -27,6 +27,7 @@ from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.devices import resolve_devices
 from ensemble_keras.evaluation.leaderboard import leaderboard_text
 from ensemble_keras.evaluation.report import EvaluationReport
+from ensemble_keras.executors import check_executor
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.features.views import check_views
 from ensemble_keras.members.member import HEADS
@@ -95,6 +96,11 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         store: A `FeatureStore`, the path of one, or `None`: the one in `directory`, or none.
         directory: Folder that keeps the features and all finished work, so that the same command goes on after a kill
             or a lost connection. Defaults to `None`: nothing is kept.
+        executor: Where what is trained or fine-tuned trains its folds, several at a time: an int, the number of
+            processes, each with a GPU and a part of the CPU cores of its own; a `concurrent.futures.Executor`; or a
+            Dask client, best with one thread a worker. The images are sent to each, those in files as their paths.
+            The results are the same. A training whose worker dies is tried once more. A script needs
+            `if __name__ == "__main__":`, and `clone` an int. Defaults to `None`: here, one after another.
         leaks: `"warn"` or `"error"`: what happens when an image or a group is in the training and validation data.
         seed: Int. Of the folds and of all training. Defaults to 0.
         verbose: 0 shows no progress. Defaults to 1.
@@ -145,6 +151,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         max_latency_ms=None,
         store=None,
         directory=None,
+        executor=None,
         leaks="warn",
         seed=0,
         verbose=1,
@@ -170,6 +177,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         self.max_latency_ms = max_latency_ms
         self.store = store
         self.directory = directory
+        self.executor = executor
         self.leaks = leaks
         self.seed = seed
         self.verbose = verbose
@@ -213,6 +221,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             sampling=self.sampling,
             refit=self.refit,
             devices=self.devices,
+            executor=self.executor,
             test_time_augmentation=self.test_time_augmentation,
             calibrate=self.calibrate,
             limits=self._limits(),
@@ -305,6 +314,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         check_choice("refit", self.refit, [True, False])
         check_seed(self.seed)
         resolve_devices(self.devices)
+        check_executor(self.executor)
         self._views(names)
         self._limits()
         return size, names

@@ -27,6 +27,7 @@ from ensemble_keras.data.sampling import combined_weights
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.evaluation.leaderboard import leaderboard, verdict
 from ensemble_keras.evaluation.validation import validate
+from ensemble_keras.executors import opened
 from ensemble_keras.features.extraction import Extraction, extract
 from ensemble_keras.features.views import Views
 from ensemble_keras.measures.macs import count_macs
@@ -57,6 +58,7 @@ class Plan:
     sampling: str | None
     refit: bool
     devices: object
+    executor: object
     test_time_augmentation: tuple | None
     calibrate: bool
     limits: dict  # of what the ensemble may cost, from `check_limits`
@@ -104,7 +106,8 @@ def fit(plan, run):
         plan.dataset.verify()
     leaks = [] if plan.validation is None else _leaks(plan)
     folds = _folds(plan, plan.dataset.digests())
-    members = _fit_members(plan, run, extraction, folds)
+    with opened(plan.executor) as executor:
+        members = _fit_members(plan, run, extraction, folds, executor)
     if not members:
         raise MemoryError(f"No member could be fitted: {extraction.skipped}")
     return _join(plan, members, {**too_costly, **extraction.skipped}, folds, leaks, budget)
@@ -178,7 +181,7 @@ def _folds(plan, digests=None):
     return make_folds(plan.dataset.labels, digests=digests, **arguments)
 
 
-def _fit_members(plan, run, extraction, folds):
+def _fit_members(plan, run, extraction, folds, executor):
     common = {"num_classes": len(plan.classes), "seed": plan.seed, "head": plan.head, "run": run}
     training = {
         "validation": plan.validation,
@@ -187,6 +190,7 @@ def _fit_members(plan, run, extraction, folds):
         "sampling": plan.sampling,
         "refit": plan.refit,
         "devices": plan.devices,
+        "executor": executor,
         "verbose": plan.verbose,
     }
     # A solved head takes what sampling amounts to.

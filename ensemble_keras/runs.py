@@ -114,16 +114,31 @@ class Run:
         Returns:
             The dict of arrays, and whether it was computed now.
         """
-        if self.directory is None:
-            return compute(), True
-        path, checkpoint = self._path(name, depends_on), self.checkpoint(name, depends_on)
-        if path.exists():
+        if self.has(name, depends_on):
             # A kill may have come between the two.
-            checkpoint.unlink(missing_ok=True)
-            with np.load(path, allow_pickle=False) as arrays:
+            self.checkpoint(name, depends_on).unlink(missing_ok=True)
+            with np.load(self._path(name, depends_on), allow_pickle=False) as arrays:
                 return dict(arrays), False
         start = time.perf_counter()
         result = compute()
+        self.keep(name, depends_on, result, time.perf_counter() - start)
+        return result, True
+
+    def keep(self, name, depends_on, result, seconds):
+        """Keeps the result of a unit of work that was computed elsewhere.
+
+        Args:
+            name: As in `unit`.
+            depends_on: As in `unit`.
+            result: The dict of arrays.
+            seconds: Float, how long it took.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if self.directory is None:
+            return
+        path = self._path(name, depends_on)
         try:
             with atomic_path(path) as temporary:
                 np.savez(temporary, **result)
@@ -132,9 +147,8 @@ class Run:
                 f"The result of {name!r} could not be written to {str(self.directory)!r}: {error}. "
                 "With space and rights there, the same command goes on from the last finished step."
             ) from error
-        checkpoint.unlink(missing_ok=True)
-        self._journal(unit=name, file=path.name, seconds=round(time.perf_counter() - start, 3))
-        return result, True
+        self.checkpoint(name, depends_on).unlink(missing_ok=True)
+        self._journal(unit=name, file=path.name, seconds=round(seconds, 3))
 
     def checkpoint(self, name, depends_on):
         """Returns the path where a unit may keep its state on the way, or `None`; gone once the unit is finished."""

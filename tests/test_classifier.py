@@ -1,11 +1,16 @@
+import concurrent.futures
 import dataclasses
+import os
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 
 import keras
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from little_memory import refuse_batches
 from PIL import Image
@@ -524,6 +529,98 @@ def test_folds_that_kept_more_than_is_wanted_are_taken_up(data, tmp_path, monkey
     assert refitted.members_[0].count_params() < average.members_[0].count_params()
     alone = classifier(**options).fit(x, y)
     np.testing.assert_allclose(refitted.predict_proba(x), alone.predict_proba(x), atol=1e-6)
+
+
+TRAINED = {
+    "backbones": [random_backbone("a"), "CNN(filters=(4, 8))"],
+    "fine_tune": ek.FineTuning(epochs=1),
+    "training": SHORT,
+    "augmentation": "flip",
+    "cv": 2,
+}
+
+
+def assert_same_fit(fitted, other, x):
+    # JAX adds up in another order with another number of threads.
+    tolerance = 0 if keras.backend.backend() == "tensorflow" else 1e-6
+    np.testing.assert_allclose(fitted.out_of_fold_, other.out_of_fold_, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(fitted.predict_proba(x), other.predict_proba(x), rtol=0, atol=tolerance)
+    assert fitted.history_.keys() == other.history_.keys()
+
+
+def test_an_executor_gives_the_same_members_and_keeps_what_is_done(data, tmp_path, monkeypatch):
+    x, y = data
+    here = classifier(**TRAINED).fit(x, y)
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        there = classifier(executor=executor, directory=tmp_path, **TRAINED).fit(x, y)
+        assert_same_fit(there, here, x)
+        journal = pd.read_json(tmp_path / "journal.jsonl", lines=True)
+        units = [f"{name} {part}" for name in there.history_ for part in ("fold 0", "fold 1", "final")]
+        assert sorted(journal["unit"]) == sorted(units)
+        assert (journal["seconds"] > 0).all()
+        assert not list(tmp_path.rglob("*.checkpoint.npz"))
+        monkeypatch.setattr(fold_training.Trainer, "run", None)
+        again = classifier(executor=executor, directory=tmp_path, **TRAINED).fit(x, y)
+    assert_same_fit(again, there, x)
+
+
+def test_out_of_fold_predictions_may_be_computed_in_an_executor(data):
+    x, y = data
+    options = {"image_size": 16, "cv": 2, "training": SHORT, "verbose": 0}
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        there = ek.out_of_fold_predictions("CNN(filters=(4, 8))", x, y, executor=executor, **options)
+    here = ek.out_of_fold_predictions("CNN(filters=(4, 8))", x, y, **options)
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-6)
+
+
+def test_what_goes_wrong_in_an_executor_is_said_here(data, monkeypatch):
+    x, y = data
+
+    def fail(trainer, *_, **__):
+        raise (MemoryError if trainer.network.name == "a" else ValueError)("no room")
+
+    monkeypatch.setattr(fold_training.Trainer, "run", fail)
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        options = {"executor": executor, "fine_tune": {"a": True}}
+        fitted = classifier(**options).fit(x, y)
+        assert fitted.leaderboard_.set_index("name").loc["a", "note"] == "no room"
+        with pytest.raises(
+            RuntimeError, match="'CNN.* fold 0' could not be trained: ValueError: no room. What is done"
+        ):
+            classifier(**options | {"backbones": ["CNN(filters=(4, 8))"], "fine_tune": None}).fit(x, y)
+    with pytest.raises(TypeError, match="`executor` must be None, a number of processes.*Received: 'dask'"):
+        classifier(executor="dask").fit(x, y)
+    with pytest.raises(TypeError, match="`executor` must be None, a number of processes.*Received: 'dask'"):
+        ek.out_of_fold_predictions("CNN", x, y, executor="dask")
+
+
+@pytest.mark.slow
+def test_a_killed_process_changes_nothing(data, tmp_path, monkeypatch):
+    """With as many threads there as here, so that TensorFlow adds up in the same order."""
+    x, y = data
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, str(os.cpu_count())))
+    options = {"backbones": ["CNN(filters=(4, 8))"], "training": ek.Training(epochs=10, batch_size=8), "cv": 2}
+    here = classifier(**options).fit(x, y)
+    killed, done = [], threading.Event()
+
+    def kill_one():
+        while not killed and not done.is_set():
+            if list(tmp_path.rglob("CNN*.checkpoint.npz")):
+                killed.append(
+                    next(p for p in psutil.Process().children() if "popen_loky_posix" in "".join(p.cmdline()))
+                )
+                killed[0].kill()
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    there = classifier(executor=2, directory=tmp_path, **options).fit(x, y)
+    done.set()
+    killer.join()
+    assert not killed[0].is_running()
+    assert_same_fit(there, here, x)
+    assert len(pd.read_json(tmp_path / "journal.jsonl", lines=True)) == 3
 
 
 def test_evaluate_reports_and_the_page_is_written(fitted, tmp_path):

@@ -12,6 +12,7 @@ from ensemble_keras.members.head_fitting import fit_head
 from ensemble_keras.members.member import HEADS, build_member, set_head
 from ensemble_keras.members.trainer import Trainer, weights_of
 from ensemble_keras.members.unfreezing import unfrozen
+from ensemble_keras.members.unit_running import results_of
 
 
 @dataclasses.dataclass
@@ -120,6 +121,7 @@ def fit_trained_member(
     refit=True,
     devices=None,
     with_features=False,
+    executor=None,
     run,
     verbose=1,
 ):
@@ -146,6 +148,7 @@ def fit_trained_member(
             is the average of the folds' networks, and costs as many times more to run.
         devices: As in `fine_tune`.
         with_features: Whether a combiner needs the members' features; only with `refit`.
+        executor: Where the trainings run, as in `run_units`: the folds several at a time. Defaults to `None`: here.
         run: The `Run` that keeps each training's result, and its state after every epoch.
         verbose: 0 shows no progress.
 
@@ -172,14 +175,17 @@ def fit_trained_member(
         **trainer.depends_on(),
     }
     depends_on |= _kept(run, f"{name} fold {folds.min()}", depends_on, with_features=with_features, refit=refit)
-    training = FoldTraining(name, trainer, dataset, folds, features, validation, seed, run, depends_on)
-    results = {int(fold): training.fold(fold) for fold in np.unique(folds)}
+    training = FoldTraining(name, trainer, dataset, folds, features, validation, seed, depends_on)
+    units = training.units()
+    results = {
+        unit.fold: result for unit, result in zip(units, results_of(training, units, run, executor), strict=True)
+    }
     epochs = round(float(np.mean([result["best_epoch"] for result in results.values()])))
     if features is None:
         epochs = max(1, epochs)
     said = {f"fold {fold + 1}": result["note"] for fold, result in results.items()}
     if refit:
-        final = training.final(epochs)
+        (final,) = results_of(training, [training.final_unit(epochs)], run, executor)
         template.set_weights(weights_of(final))
         model, said["all images"] = template, final["note"]
     else:

@@ -1,4 +1,4 @@
-"""Fold training: a network trained once per fold and once on all images, each a unit of work that resumes."""
+"""Fold training: a network trained once per fold and once on all images, each a unit of work."""
 
 import dataclasses
 
@@ -12,9 +12,26 @@ from ensemble_keras.members.initialisation import reinitialised, set_state
 from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, weight_arrays
 
 
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One training of a member.
+
+    Attributes:
+        name: String, unique among all units of a run.
+        depends_on: JSON values that determine the result.
+        fold: Int, the fold that it goes without; `None`: it takes all images.
+        epochs: Int, how long it goes on; `None`: as the settings say.
+    """
+
+    name: str
+    depends_on: dict
+    fold: int | None = None
+    epochs: int | None = None
+
+
 @dataclasses.dataclass
 class FoldTraining:
-    """The trainings of a member with one network; the result of each is a dict of arrays.
+    """The trainings of a member with one network; the result of each is a dict of arrays. It may be pickled.
 
     Attributes:
         name: String, the member's name.
@@ -24,7 +41,6 @@ class FoldTraining:
         features: `(n, d)` of the frozen backbone, on which each training's head is solved, or `None`: from scratch.
         validation: An `ImageDataset` for early stopping, or `None`: a part of each fold's training images.
         seed: Int.
-        run: The `Run` that keeps results and checkpoints.
         depends_on: JSON values that determine the results; with `"with_features"`, they hold features of all images,
             without `"refit"` the weights of each fold.
     """
@@ -36,42 +52,51 @@ class FoldTraining:
     features: np.ndarray | None
     validation: object
     seed: int
-    run: object
     depends_on: dict
 
     def __post_init__(self):
         self._start = [keras.ops.convert_to_numpy(variable) for variable in self.trainer.network.variables]
 
-    def fold(self, fold):
-        """Trains without a fold; returns the training's result and the predictions of the fold."""
-        rest = np.flatnonzero(self.folds != fold)
-        seed = self._seed(int(fold))
-        unit = f"{self.name} fold {fold}"
+    def units(self):
+        """Returns the unit of each fold, in the order of the folds."""
+        folds = [int(fold) for fold in np.unique(self.folds)]
+        return [Unit(f"{self.name} fold {fold}", self.depends_on, fold=fold) for fold in folds]
 
-        def compute():
-            rows, validation = rest, self.validation
-            if validation is None:
-                kept, held = inner_split(self.dataset[rest], self.trainer.settings, seed)
-                rows, validation = rest[kept], self.dataset[rest[held]] if len(held) else None
-            self.trainer.name = f"{self.name}, fold {fold + 1} of {self.folds.max() + 1}"
-            arrays = self._train(rows, validation, seed, None, self.run.checkpoint(unit, self.depends_on))
-            held_out = self.dataset[np.flatnonzero(self.folds == fold)]
-            arrays["out_of_fold"] = predict(self.trainer.network, held_out, verbose=0)
-            return arrays | (weight_arrays(self.trainer.network) if not self.depends_on["refit"] else {})
+    def final_unit(self, epochs):
+        """Returns the unit that trains on all images for so many epochs."""
+        return Unit(f"{self.name} final", {**self.depends_on, "epochs": epochs}, epochs=epochs)
 
-        return self.run.unit(unit, self.depends_on, compute)[0]
+    def compute(self, unit, checkpoint=None):
+        """Does a unit's training.
 
-    def final(self, epochs):
-        """Trains on all images for so many epochs; returns the training's result and the weights."""
-        unit, depends_on = f"{self.name} final", {**self.depends_on, "epochs": epochs}
+        Args:
+            unit: A `Unit`.
+            checkpoint: Path of the file that keeps its state after each epoch, or `None`.
 
-        def compute():
-            self.trainer.name = f"{self.name}, all images"
-            rows, checkpoint = np.arange(len(self.dataset)), self.run.checkpoint(unit, depends_on)
-            arrays = self._train(rows, None, self._seed(-1), epochs, checkpoint)
-            return arrays | weight_arrays(self.trainer.network)
+        Returns:
+            The training's result, with predictions of the fold as `"out_of_fold"`, or with the weights.
 
-        return self.run.unit(unit, depends_on, compute)[0]
+        Raises:
+            MemoryError: If not even one image at a time fits.
+        """
+        return self._final(unit, checkpoint) if unit.fold is None else self._fold(unit, checkpoint)
+
+    def _fold(self, unit, checkpoint):
+        rows, validation = np.flatnonzero(self.folds != unit.fold), self.validation
+        seed = self._seed(unit.fold)
+        if validation is None:
+            kept, held = inner_split(self.dataset[rows], self.trainer.settings, seed)
+            rows, validation = rows[kept], self.dataset[rows[held]] if len(held) else None
+        self.trainer.name = f"{self.name}, fold {unit.fold + 1} of {self.folds.max() + 1}"
+        arrays = self._train(rows, validation, seed, None, checkpoint)
+        held_out = self.dataset[np.flatnonzero(self.folds == unit.fold)]
+        arrays["out_of_fold"] = predict(self.trainer.network, held_out, verbose=0)
+        return arrays | (weight_arrays(self.trainer.network) if not self.depends_on["refit"] else {})
+
+    def _final(self, unit, checkpoint):
+        self.trainer.name = f"{self.name}, all images"
+        arrays = self._train(np.arange(len(self.dataset)), None, self._seed(-1), unit.epochs, checkpoint)
+        return arrays | weight_arrays(self.trainer.network)
 
     def _seed(self, number):
         # By name, not by position: another member in the list changes nothing here.

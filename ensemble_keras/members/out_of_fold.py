@@ -14,6 +14,7 @@ from ensemble_keras.data.labels import class_weights, with_class_indices
 from ensemble_keras.data.sampling import SAMPLINGS, combined_weights
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.devices import resolve_devices
+from ensemble_keras.executors import check_executor
 from ensemble_keras.features.extraction import extract_features
 from ensemble_keras.features.views import check_views
 from ensemble_keras.members.fitting import check_unfreezing, fit_frozen_member, fit_trained_member
@@ -41,6 +42,7 @@ def out_of_fold_predictions(
     sampling=None,
     devices=None,
     store=None,
+    executor=None,
     verbose=1,
 ):
     """Predicts every image by a member that was fitted without it.
@@ -68,6 +70,7 @@ def out_of_fold_predictions(
         sampling: `None`, `"over"` or `"under"`, of training images, so that classes are even.
         devices: As in `fine_tune`.
         store: A `FeatureStore`, its path, or `None`.
+        executor: Where the folds of what is trained or fine-tuned run, as in `EnsembleClassifier`.
         verbose: 0 shows no progress.
 
     Returns:
@@ -77,11 +80,13 @@ def out_of_fold_predictions(
     Raises:
         ValueError: If there are fewer classes than two, fewer images (or groups) of a class than folds, or an
             argument is not as described.
+        TypeError: If `executor` is none.
     """
     check_choice("head", head, HEADS)
     check_choice("sampling", sampling, SAMPLINGS)
     check_seed(seed)
     resolve_devices(devices)
+    check_executor(executor)
     settings = _settings(backbone, weights, as_training(training), as_fine_tuning(fine_tune))
     check_views(augmentation, views, seed, frozen=settings is None, trained=settings is not None)
     dataset, classes = with_class_indices(as_dataset(x, y, groups=groups))
@@ -106,6 +111,7 @@ def out_of_fold_predictions(
         member = fit_frozen_member(name, trunk, features, dataset.labels, folds, class_weight=weight, **common)
         return member.out_of_fold
     options = {"augmentation": augmentation, "sampling": sampling, "devices": devices, "verbose": verbose}
+    options["executor"] = executor
     held = hold_decoded(dataset, size)
     member = fit_trained_member(
         name, trunk, held, folds, settings, features=features, class_weight=weight, **options, **common

@@ -84,12 +84,12 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         calibrate: Whether members are brought to their temperature before they are combined, and the ensemble to its
             own, both fitted on out-of-fold predictions and part of the model's graph: so that of the images that are
             given 80 %, 80 % are right. The most probable class of a member stays what it is. Defaults to `False`.
-        max_macs: The most multiply-accumulates that the ensemble's members may cost together for one image, or
-            `None`. A backbone that costs more is not fitted; where the others do not fit together, every combiner
-            joins those that `select_members` picks within the budget, for the out-of-fold figures without the fold
-            that is predicted. A combiner's own dense layer is not counted, a view of `test_time_augmentation` is.
-            Defaults to `None`.
-        max_parameters: The most parameters that the members may have together, or `None`.
+        max_macs: The most multiply-accumulates that the ensemble may cost for one image, or `None`. A backbone that
+            costs more is not fitted. Where the others do not fit together, every combiner joins those that
+            `select_members` picks within the budget; what is predicted out of fold, by members picked without the
+            fold. Every view of `test_time_augmentation` is counted, and what the combiner costs itself. Defaults to
+            `None`.
+        max_parameters: The most parameters that the ensemble may have, or `None`.
         max_latency_ms: The most milliseconds that the members may take together, one after another, for one image at
             a time on this machine, as `measure_latency` finds it before the fit; or `None`. One model of several
             members takes less.

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from ensemble_keras.backbones.spec import layer_name
-from ensemble_keras.combiners.budget import Selection, measure
+from ensemble_keras.combiners.budget import Selection, measure, with_own_cost
 from ensemble_keras.combiners.calibration import calibrated, fit_temperature, fit_temperatures
 from ensemble_keras.combiners.choice import (
     check_combiners,
     choose,
     describe_members,
     fit_joined,
+    own_cost,
     restricted,
     try_combiner,
 )
@@ -97,10 +98,9 @@ def fit(plan, run):
     for name, settings in plan.fine_tune.items():
         check_unfreezing(plan.trunks[name], settings)
     views_of(keras.Input((*plan.image_size, 3)), plan.test_time_augmentation)  # a slip: said before the long work
-    widths = {layer_name(name): trunk.output_shape[-1] for name, trunk in plan.trunks.items()}
-    check_combiners(plan.combiners, widths, len(plan.classes))
+    check_combiners(plan.combiners, _widths(plan), len(plan.classes))
     _folds(plan)  # Too few images of a class: said before the long work.
-    plan, budget, too_costly = _within_budget(plan)
+    plan, budgets, too_costly = _within_budget(plan)
     extraction = _extract(plan)
     if len(plan.frozen) < len(plan.trunks):
         plan.dataset.verify()
@@ -110,27 +110,33 @@ def fit(plan, run):
         members = _fit_members(plan, run, extraction, folds, executor)
     if not members:
         raise MemoryError(f"No member could be fitted: {extraction.skipped}")
-    return _join(plan, members, {**too_costly, **extraction.skipped}, folds, leaks, budget)
+    return _join(plan, members, {**too_costly, **extraction.skipped}, folds, leaks, budgets)
+
+
+def _widths(plan):
+    return {layer_name(name): trunk.output_shape[-1] for name, trunk in plan.trunks.items()}
 
 
 def _within_budget(plan):
-    """Returns the plan without the members that cost too much alone, the `Budget`, and why these are left out."""
+    """Leaves out what cannot be within the budget, before the long work.
+
+    Returns:
+        The plan without members, and without combiners, that cost too much with any member; a dict from each combiner
+        left to its `Budget`, empty without limits; and a dict from each member left out to the reason.
+    """
     if not plan.limits:
-        return plan, None, {}
+        return plan, {}, {}
     trained = [name for name in plan.trunks if name not in plan.frozen or name in plan.fine_tune]
+    copies = {} if plan.refit else dict.fromkeys(trained, len(np.unique(_folds(plan))))
+    views = 1 + len(view_names(plan.test_time_augmentation))
     members = {
         name: build_member(trunk, len(plan.classes), head=plan.head if name in plan.frozen else "linear")
         for name, trunk in plan.trunks.items()
     }
-    budget = measure(
-        members,
-        plan.limits,
-        copies={} if plan.refit else dict.fromkeys(trained, len(np.unique(_folds(plan)))),
-        views=1 + len(view_names(plan.test_time_augmentation)),
-    )
+    budget = measure(members, plan.limits, copies=copies, views=views)
     budget.check()
-    kept = [name for name in plan.trunks if budget.fits([name])]
-    places = [list(plan.trunks).index(name) for name in kept]
+    kept = [name for name in members if budget.fits([name])]
+    places = [list(members).index(name) for name in kept]
     smaller = dataclasses.replace(
         plan,
         trunks={name: plan.trunks[name] for name in kept},
@@ -138,8 +144,20 @@ def _within_budget(plan):
         fine_tune={name: settings for name, settings in plan.fine_tune.items() if name in kept},
         combiners={name: restricted(layer, places) for name, layer in plan.combiners.items()},
     )
-    costs = {name: budget.text([name]) for name in plan.trunks if name not in kept}
-    return smaller, budget, {name: f"left out: too costly with {cost}" for name, cost in costs.items()}
+    budgets = {}
+    for name, layer in smaller.combiners.items():
+        described = describe_members(layer, [members[name] for name in kept], [1.0] * len(kept))
+        cost = own_cost(described, _widths(smaller), len(plan.classes))
+        budgets[name] = with_own_cost(budget, name, cost, views=views)
+    fitting = [name for name, of in budgets.items() if of.fits_any()]
+    if not fitting:
+        next(iter(budgets.values())).check()
+    costs = {name: budget.text([name]) for name in members if name not in kept}
+    return (
+        dataclasses.replace(smaller, combiners={name: smaller.combiners[name] for name in fitting}),
+        {name: budgets[name] for name in fitting},
+        {name: f"left out: too costly with {cost}" for name, cost in costs.items()},
+    )
 
 
 def _extract(plan):
@@ -218,7 +236,7 @@ def _fit_members(plan, run, extraction, folds, executor):
     return members
 
 
-def _join(plan, members, skipped, folds, leaks, budget):
+def _join(plan, members, skipped, folds, leaks, budgets):
     y, groups = plan.dataset.labels, plan.dataset.groups
     out_of_fold = np.stack([member.out_of_fold for member in members], axis=1)
     temperatures = fit_temperatures(out_of_fold, y) if plan.calibrate else None
@@ -226,7 +244,11 @@ def _join(plan, members, skipped, folds, leaks, budget):
     arguments = {"class_weight": plan.class_weight, "seed": plan.seed}
     features = [member.features for member in members]
     names = [member.name for member in members]
-    selection = budget and Selection(budget, names, predictions, y, folds, class_weight=plan.class_weight)
+    # Combiners that cost the same join the same members: these are selected once.
+    selections = {
+        budget.own: Selection(budget, names, predictions, y, folds, class_weight=plan.class_weight)
+        for budget in budgets.values()
+    }
     skills = np.mean(out_of_fold.argmax(axis=2) == y[:, None], axis=0)
     candidates = [
         try_combiner(
@@ -236,7 +258,7 @@ def _join(plan, members, skipped, folds, leaks, budget):
             y,
             folds,
             features=features,
-            selection=selection,
+            selection=selections[budgets[name].own] if budgets else None,
             **arguments,
         )
         for name, layer in plan.combiners.items()
@@ -262,11 +284,13 @@ def _join(plan, members, skipped, folds, leaks, budget):
         joined = {c.name: c.joined for c in candidates}
         options = {"joined": joined, "temperatures": temperatures, "verbose": plan.verbose}
         validation = validate(named, fitted, plan.validation, **options)
+    budget = budgets.get(chosen.name)
     found = {"skipped": skipped, "validation": validation, "latencies": budget and budget.column("max_latency_ms")}
     table = leaderboard(members, candidates, chosen, y, **found, **statistics)
     sentence = verdict(chosen, candidates, members, y, **statistics)
     if budget:
-        sentence = f"{sentence} {budget.sentence([names[i] for i in chosen.used])}"
+        cost = measure({model.name: model}, plan.limits).text([model.name])
+        sentence = f"{sentence} {budget.sentence(cost)}"
     return Fitted(
         model=model,
         members=[member.model for member in members],

@@ -799,31 +799,36 @@ def three(middle=6):
     return [random_backbone(name, units, seed=units) for name, units in sizes.items()]
 
 
-def macs_of(fitted):
-    return {member.name: ek.count_macs(member).total for member in fitted.members_}
-
-
 @pytest.mark.parametrize("combiner", ["soft_voting", "greedy", "stacking", "concatenate", "gated", "auto"])
 def test_within_a_budget_only_what_fits_is_joined(data, combiner, tmp_path):
     x, y = data
-    macs = macs_of(classifier(backbones=three(), combiner="best_member").fit(x, y))
+    macs = {b.name: ek.count_macs(ek.build_member(b, 3)).total for b in three()}
     limit = macs["large"] + macs["small"]
     fitted = classifier(backbones=three(), combiner=combiner, max_macs=limit).fit(x, NAMES[y])
     board = fitted.leaderboard_.set_index("name")
-    assert macs_of(fitted) == macs
+    assert board.loc[list(macs), "macs"].to_dict() == macs
     assert (board["macs"] <= limit).all()
+    cost = ek.count_macs(fitted.model_).total
+    assert cost <= limit
+    assert f"It costs {cost:,} multiply-accumulates of at most {limit:,}" in fitted.verdict_
     joined = [layer.name for layer in fitted.model_.layers if isinstance(layer, keras.Model)]
-    assert len(joined) < 3
-    assert sum(macs[name] for name in joined) <= limit
-    assert f"It costs {sum(macs[name] for name in joined):,} multiply-accumulates of at most {limit:,}" in (
-        fitted.verdict_
-    )
+    assert {member["name"] for member in fitted.card_["members"]} == set(joined) < set(macs)
     assert fitted.card_["limits"] == {"max_macs": limit}
-    assert {member["name"] for member in fitted.card_["members"]} == set(joined)
     fitted.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), fitted.predict_proba(x), atol=1e-6)
     assert fitted.score(x, NAMES[y]) > 0.9
+
+
+def test_a_combiner_for_which_there_is_no_room_is_not_tried(data):
+    member = ek.build_member(three()[2], 3)
+    arguments = {"backbones": three(), "max_macs": ek.count_macs(member).total}
+    fitted = classifier(combiner="auto", **arguments).fit(*data)
+    tried = fitted.leaderboard_.query("kind == 'ensemble'")["name"].tolist()
+    assert tried == ["best_member", "soft_voting", "weighted_voting", "greedy"]
+    assert ek.count_macs(fitted.model_).total == arguments["max_macs"]
+    with pytest.raises(ValueError, match="Not one member is within `max_macs` of .* The cheapest is 'small' with"):
+        classifier(combiner="stacking", **arguments).fit(*data)
 
 
 def test_a_member_that_is_too_costly_alone_is_not_fitted_and_its_place_in_the_combiner_goes(data, monkeypatch):

@@ -24,19 +24,25 @@ class Budget:
     Attributes:
         limits: Dict from `"max_macs"`, `"max_parameters"` or `"max_latency_ms"` to a number, at least one of them.
         costs: Dict from a member's name to its costs, floats in the order of `limits`.
+        own: Such costs of the combiner itself. Defaults to nothing.
     """
 
     limits: dict
     costs: dict
+    own: tuple = ()
 
     def fits(self, names):
         """Returns whether members are within the limits together."""
-        return bool(fits(np.sum([self.costs[name] for name in names], axis=0), self._limits))
+        return bool(fits(self._total(names), self._limits))
+
+    def fits_any(self):
+        """Returns whether a member is within the limits alone."""
+        return any(self.fits([name]) for name in self.costs)
 
     def check(self):
         """Raises `ValueError` if no member is within the limits alone; it names the cheapest and what it costs."""
-        if not any(self.fits([name]) for name in self.costs):
-            cheapest = min(self.costs, key=lambda name: np.max(np.divide(self.costs[name], self._limits)))
+        if not self.fits_any():
+            cheapest = min(self.costs, key=lambda name: np.max(self._total([name]) / self._limits))
             limits = " and ".join(f"`{name}` of {limit:,.12g}" for name, limit in self.limits.items())
             raise ValueError(
                 f"Not one member is within {limits}. The cheapest is {cheapest!r} with {self.text([cheapest])}. "
@@ -44,11 +50,10 @@ class Budget:
             )
 
     def text(self, names):
-        """Returns what members cost together: `"12,345 multiply-accumulates, 3.1 ms"`."""
-        totals = np.sum([self.costs[name] for name in names], axis=0)
+        """Returns what members, joined, cost together: `"12,345 multiply-accumulates, 3.1 ms"`."""
         return ", ".join(
             f"{total:.1f} ms" if limit == "max_latency_ms" else f"{total:,.0f} {UNITS[limit]}"
-            for limit, total in zip(self.limits, totals, strict=True)
+            for limit, total in zip(self.limits, self._total(names), strict=True)
         )
 
     def column(self, limit):
@@ -58,12 +63,12 @@ class Budget:
         place = list(self.limits).index(limit)
         return {name: costs[place] for name, costs in self.costs.items()}
 
-    def sentence(self, names):
-        """Returns what the members of an ensemble cost, beside the limits, and which were too costly."""
+    def sentence(self, cost):
+        """Returns what an ensemble costs (a `text`), beside the limits, and which members were too costly."""
         limits = " and ".join(f"{limit:,.12g} {UNITS[name]}" for name, limit in self.limits.items())
         left = [name for name in self.costs if not self.fits([name])]
         too_costly = f" Too costly: {', '.join(left)}." if left else ""
-        return f"It costs {self.text(names)} of at most {limits}.{too_costly}"
+        return f"It costs {cost} of at most {limits}.{too_costly}"
 
     def select(self, names, predictions, y, *, sample_weight=None):
         """Returns those members that are joined: all if they fit together, else a greedy selection.
@@ -80,12 +85,16 @@ class Budget:
         if self.fits(names):
             return np.arange(len(names))
         costs = np.array([self.costs[name] for name in names])
-        weights = select_members(predictions, y, costs=costs, max_cost=self._limits, sample_weight=sample_weight)
-        return np.flatnonzero(weights)
+        left = self._limits - self._total([])
+        return np.flatnonzero(select_members(predictions, y, costs=costs, max_cost=left, sample_weight=sample_weight))
 
     @property
     def _limits(self):
         return np.array(list(self.limits.values()), "float64")
+
+    def _total(self, names):
+        own = self.own or np.zeros(len(self.limits))
+        return np.sum([own, *(self.costs[name] for name in names)], axis=0)
 
 
 def check_limits(**limits):
@@ -124,14 +133,37 @@ def measure(members, limits, *, copies=None, views=1):
     return Budget(limits, costs)
 
 
+def with_own_cost(budget, name, cost, *, views=1):
+    """Returns a budget that counts what a combiner costs itself.
+
+    Args:
+        budget: A `Budget`.
+        name: String, the combiner's name.
+        cost: What `own_cost` gives.
+        views: Int, as in `measure`.
+
+    Raises:
+        ValueError: If multiply-accumulates are limited and those of one of its layers are not known.
+    """
+    macs, parameters, unknown = cost
+    if "max_macs" in budget.limits:
+        _check_known(name, unknown)
+    own = {"max_macs": views * macs, "max_parameters": parameters, "max_latency_ms": 0}
+    return dataclasses.replace(budget, own=tuple(own[limit] for limit in budget.limits))
+
+
 def _known_macs(name, member):
     count = count_macs(member)
-    if count.unknown:
-        raise ValueError(
-            f"`max_macs` needs members whose multiply-accumulates are known. Received: {name!r}, with layers "
-            f"of which they are not: {', '.join(count.unknown[:5])}. Take `max_parameters` or `max_latency_ms`."
-        )
+    _check_known(name, count.unknown)
     return count.total
+
+
+def _check_known(name, unknown):
+    if unknown:
+        raise ValueError(
+            f"`max_macs` needs layers whose multiply-accumulates are known. Received: {name!r}, with layers of which "
+            f"they are not: {', '.join(unknown[:5])}. Take `max_parameters` or `max_latency_ms`."
+        )
 
 
 class Selection:

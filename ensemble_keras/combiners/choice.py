@@ -17,6 +17,7 @@ from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
 from ensemble_keras.combiners.weighting import with_weights
 from ensemble_keras.measures.architecture import describe_architecture
+from ensemble_keras.measures.macs import count_macs
 from ensemble_keras.measures.metrics import roc_auc
 from ensemble_keras.measures.significance import compare
 
@@ -97,15 +98,34 @@ def check_combiners(combiners, widths, num_classes):
         widths: Dict from the name of each member's layer to the width of its features.
         num_classes: Int.
     """
-    members = [_stand_in(name, width, num_classes) for name, width in widths.items()]
     for name, combiner in combiners.items():
         try:
-            build_ensemble(members, _callable(combiner, len(members)))
+            _join_stand_ins(combiner, widths, num_classes)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"The combiner {name!r} does not fit {len(members)} members of {num_classes} classes with features "
+                f"The combiner {name!r} does not fit {len(widths)} members of {num_classes} classes with features "
                 f"of the widths {list(widths.values())}. {_own_message(error)}"
             ) from error
+
+
+def own_cost(combiner, widths, num_classes):
+    """Tells what a combiner costs itself, beside its members, for one image.
+
+    Args:
+        combiner: A combiner layer.
+        widths: As in `check_combiners`.
+        num_classes: Int.
+
+    Returns:
+        A `MacCount`'s `total`, `parameters` and `unknown`. Heads that a combiner of features leaves out are not
+        deducted.
+    """
+    joined, members = _join_stand_ins(combiner, widths, num_classes)
+    if combiner.takes == "features":
+        members = [keras.Model(member.inputs, member.get_layer("features").output) for member in members]
+    whole, parts = count_macs(joined), [count_macs(member) for member in members]
+    parameters = whole.parameters - sum(part.parameters for part in parts)
+    return whole.total - sum(part.total for part in parts), parameters, whole.unknown
 
 
 def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_weight=None, seed=0, selection=None):
@@ -257,6 +277,12 @@ def _own_message(error):
     """Returns what a layer said, without what Keras says around it: the layer's words are in bold type or last."""
     bold = re.search("\x1b\\[1m(.*?)\x1b\\[0m", str(error), re.DOTALL)
     return (bold[1] if bold else str(error)).rpartition("Error encountered:")[2].strip()
+
+
+def _join_stand_ins(combiner, widths, num_classes):
+    """Returns a model of tiny members with such features, joined by a combiner, and the members."""
+    members = [_stand_in(name, width, num_classes) for name, width in widths.items()]
+    return build_ensemble(members, _callable(combiner, len(members))), members
 
 
 def _stand_in(name, width, num_classes):

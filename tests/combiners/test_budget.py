@@ -6,8 +6,9 @@ from tiny_members import tiny_member
 
 import ensemble_keras as ek
 from ensemble_keras.combiners import budget
-from ensemble_keras.combiners.budget import Budget, Selection, check_limits, measure
-from ensemble_keras.combiners.choice import named_combiners, restricted, try_combiner
+from ensemble_keras.combiners.budget import Budget, Selection, check_limits, measure, with_own_cost
+from ensemble_keras.combiners.choice import named_combiners, own_cost, restricted, try_combiner
+from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import combine
 
 LIMITS = {"max_macs": 10.0, "max_latency_ms": 2.0}
@@ -22,9 +23,8 @@ def test_members_fit_where_they_are_within_every_limit_together():
     assert found.text(["a", "b"]) == "10 multiply-accumulates, 2.0 ms"
     assert found.column("max_latency_ms") == {"a": 1.5, "b": 0.5, "c": 1.0, "d": 0.1}
     assert found.column("max_parameters") is None
-    assert found.sentence(["a", "b"]) == (
-        "It costs 10 multiply-accumulates, 2.0 ms of at most 10 multiply-accumulates and 2 ms. "
-        "Too costly: d."
+    assert found.sentence(found.text(["a", "b"])) == (
+        "It costs 10 multiply-accumulates, 2.0 ms of at most 10 multiply-accumulates and 2 ms. Too costly: d."
     )
     assert found.check() is None
 
@@ -45,6 +45,36 @@ def test_costs_are_those_of_the_models_times_copies_and_views():
     sizes = {name: member.count_params() for name, member in members.items()}
     assert found.costs == {"a": [sizes["a"], 2 * macs["a"]], "b": [3 * sizes["b"], 6 * macs["b"]]}
     assert list(found.limits) == ["max_parameters", "max_macs"]
+
+
+@pytest.mark.parametrize("name", ["soft_voting", "hard_voting", "stacking", "concatenate", "gated"])
+def test_what_a_combiner_costs_itself_is_what_the_joined_model_costs_more(name):
+    members = [tiny_member("a"), tiny_member("b", width=7)]
+    [layer] = named_combiners(name, 2).values()
+    if name == "gated":
+        layer = ek.ArchitectureGate([ek.describe_architecture(member) for member in members])
+    macs, parameters, unknown = own_cost(layer, {"a": 4, "b": 7}, 2)
+    joined = build_ensemble(members, layer)
+    # Heads that a combiner of features leaves out are not deducted: 2 (4 + 7) kernels and 4 biases.
+    heads = (22, 26) if name == "concatenate" else (0, 0)
+    assert macs - heads[0] == ek.count_macs(joined).total - sum(ek.count_macs(m).total for m in members)
+    assert parameters - heads[1] == joined.count_params() - sum(m.count_params() for m in members)
+    assert unknown == []
+    assert (macs == parameters == 0) == name.endswith("voting")
+
+
+def test_what_a_combiner_costs_itself_is_taken_from_the_budget():
+    limits = {"max_latency_ms": 5.0, "max_macs": 10, "max_parameters": 9}
+    plain = Budget(limits, {"a": [1, 4, 4], "b": [1, 5, 4]})
+    found = with_own_cost(plain, "stacking", (1, 2, []), views=2)
+    assert plain.fits(["a", "b"])
+    assert found.fits(["a"])
+    assert not found.fits(["a", "b"])
+    assert found.text(["a"]) == "1.0 ms, 6 multiply-accumulates, 6 parameters"
+    assert not with_own_cost(plain, "stacking", (4, 2, []), views=2).fits_any()
+    with pytest.raises(ValueError, match="'mine', with layers of which they are not: strange"):
+        with_own_cost(plain, "mine", (0, 0, ["strange"]))
+    with_own_cost(Budget({"max_parameters": 3}, {"a": [3]}), "mine", (0, 0, ["strange"]))
 
 
 def test_time_is_measured_only_where_it_is_limited(monkeypatch):

@@ -9,7 +9,7 @@ from ensemble_keras._validation import check_images
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners import base
 from ensemble_keras.combiners.inference import BATCH_SIZES, Compiled, quietly_traced
-from ensemble_keras.combiners.parts import crossing_tensors, member_tensors
+from ensemble_keras.combiners.parts import crossing_tensors, member_tensors, stem_features
 from ensemble_keras.combiners.staging import Calibration
 from ensemble_keras.data.inputs import as_dataset
 
@@ -23,6 +23,7 @@ class Cascade:
 
     It is the same model from the same file. Where all members were asked, the prediction is the model's own; for the
     others it is the calibrated vote of those asked. `fit_cascade` finds the settings for a promised loss of accuracy.
+    A stem that members share runs once for each image, with the first of them that is asked.
 
     Args:
         model: A `keras.Model` that `build_ensemble` made, as it is or loaded from its file, of members whose
@@ -57,11 +58,18 @@ class Cascade:
         )
         self._num_classes = model.output_shape[-1]
         parts = crossing_tensors(model, tensors)
-        # What members say is kept side by side, the predictions of each before its features, if they are needed.
-        self._starts = np.cumsum([0, *(sum(tensor.shape[-1] for tensor in part) for part in parts)])
-        self._widths = [tensor.shape[-1] for tensor in tensors]
-        self._members = [Compiled(_joined(model, part), batch_sizes) for part in parts]
-        self._combine = Compiled(_rest(model, [tensor for part in parts for tensor in part]), batch_sizes)
+        crossing = [tensor for part in parts for tensor in part]
+        steps = list(_steps(model, tensors, parts))
+        # What members say is kept side by side: first what the rest of the model takes, then features of stems.
+        places = _places([*crossing, *(tensor for _, given in steps for tensor in given)])
+        self._width = sum(map(len, places.values()))
+        self._said = [places[id(tensor)] for tensor in tensors]
+        # `None`: the images.
+        self._taken = [places.get(id(source)) for source, _ in steps]
+        self._given = [np.concatenate([places[id(tensor)] for tensor in given]) for _, given in steps]
+        self._crossing = slice(sum(tensor.shape[-1] for tensor in crossing))
+        self._members = [Compiled(_joined(source, given), batch_sizes) for source, given in steps]
+        self._combine = Compiled(_rest(model, crossing), batch_sizes)
 
     def predict(self, x, *, return_members=False):
         """Returns class probabilities, float32 `(n, num_classes)`, in the order of the images.
@@ -89,12 +97,12 @@ class Cascade:
 
     def _predict(self, images):
         probabilities = np.empty((len(images), self._num_classes), "float32")
-        said = np.empty((len(images), self._starts[-1]), "float32")
+        said = np.empty((len(images), self._width), "float32")
         asked = np.zeros(len(images), int)
         rows = np.arange(len(images))
         for step, member in enumerate(self._members):
-            columns = slice(*self._starts[step : step + 2])
-            said[rows, columns] = member.run(images if len(rows) == len(images) else images[rows])
+            taken = images if self._taken[step] is None else said[:, self._taken[step]]
+            said[rows[:, None], self._given[step]] = member.run(taken if len(rows) == len(images) else taken[rows])
             asked[rows] = step + 1
             if step < len(self._thresholds):
                 vote = self._calibration.join(self._predictions(said[rows], step), step)
@@ -103,12 +111,12 @@ class Cascade:
                 rows = rows[~sure]
             if not len(rows):
                 return probabilities, asked
-        probabilities[rows] = self._combine.run(said[rows])
+        probabilities[rows] = self._combine.run(said[rows, self._crossing])
         return probabilities, asked
 
     def _predictions(self, said, step):
         """Returns the predictions of the members up to number `step`, `(n, step + 1, num_classes)`."""
-        columns = [said[:, start : start + self._widths[i]] for i, start in enumerate(self._starts[: step + 1])]
+        columns = [said[:, places] for places in self._said[: step + 1]]
         return np.stack([np.hstack([1 - p, p]) if p.shape[1] == 1 else p for p in columns], axis=1)
 
 
@@ -122,10 +130,35 @@ def _tensors_in_order(model, names):
     return [tensors[layer] for layer in layers]
 
 
-def _joined(model, tensors):
-    """Returns the model from images to some tensors side by side."""
+def _steps(model, tensors, parts):
+    """Yields the tensor that each member starts from, in their order, and those that it gives.
+
+    The first member of a shared stem starts from the images, and gives the stem's features, too: from these the next
+    ones start.
+    """
+    seen = set()
+    for tensor, part in zip(tensors, parts, strict=True):
+        stem = stem_features(model, tensor)
+        if stem is None or id(stem) in seen:
+            yield (model.inputs[0] if stem is None else stem), part
+            continue
+        seen.add(id(stem))
+        yield model.inputs[0], part if any(given is stem for given in part) else [*part, stem]
+
+
+def _places(tensors):
+    """Returns the columns of each tensor, by its id, where they stand side by side, each once."""
+    places, start = {}, 0
+    for tensor in {id(tensor): tensor for tensor in tensors}.values():
+        places[id(tensor)] = np.arange(start, start + tensor.shape[-1])
+        start += tensor.shape[-1]
+    return places
+
+
+def _joined(source, tensors):
+    """Returns the model from the images, or from a stem's features, to some tensors side by side."""
     tensors = [base.as_float32(tensor) for tensor in tensors]
-    return keras.Model(model.inputs, tensors[0] if len(tensors) == 1 else keras.ops.concatenate(tensors, axis=-1))
+    return keras.Model(source, tensors[0] if len(tensors) == 1 else keras.ops.concatenate(tensors, axis=-1))
 
 
 def _rest(model, tensors):

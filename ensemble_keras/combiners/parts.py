@@ -59,6 +59,17 @@ def crossing_tensors(model, predictions):
     return [found[id(tensor)] for tensor in predictions]
 
 
+def stem_features(model, prediction):
+    """Returns the features of the stem that a member of an ensemble shares with others, or `None`.
+
+    Args:
+        model: As in `member_tensors`.
+        prediction: One of its tensors.
+    """
+    [source] = _node(prediction).input_tensors
+    return None if source is model.inputs[0] else source
+
+
 def _node(tensor):
     """Returns the call that made a tensor."""
     operation, index, _ = tensor._keras_history

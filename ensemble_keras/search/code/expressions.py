@@ -1,4 +1,4 @@
-"""Expressions: the Python that makes a layer, an operation's output or a plain value again."""
+"""Expressions: the Python that makes a layer or a plain value again."""
 
 import copy
 import functools
@@ -9,7 +9,7 @@ import re
 import keras
 import numpy as np
 
-from ensemble_keras.search.layout import Bracketed, call, flat, text_of
+from ensemble_keras.search.code.layout import Bracketed, call, flat, text_of
 
 # What Keras takes from its global settings: written wherever it differs from the usual.
 _USUAL = {"dtype": "float32", "data_format": "channels_last"}
@@ -36,9 +36,9 @@ def layer_expression(layer):
     """
     kind, where = type(layer).__name__, f"Layer {layer.name!r} ({type(layer).__name__})"
     if isinstance(layer, keras.layers.Lambda):
-        _refuse(where, "it holds a Python function, which has no source here. Take a stock layer or `keras.ops`")
+        refuse(where, "it holds a Python function, which has no source here. Take a stock layer or `keras.ops`")
     if getattr(keras.layers, kind, None) is not type(layer):
-        _refuse(where, "it is not a layer of `keras.layers`")
+        refuse(where, "it is not a layer of `keras.layers`")
     return _construction(type(layer), f"layers.{kind}", layer.get_config(), where)
 
 
@@ -52,32 +52,6 @@ def input_expression(layer):
         key: literal(given[key], layer.name) for key, value in usual.items() if given.get(key) not in (value,)
     }
     return call("keras.Input", [literal(tuple(shape), layer.name)], {**differing, "name": text_of(layer.name)})
-
-
-def operation_expression(operation, arguments, tensors):
-    """Returns the call of `keras.ops` that does what an operation of a graph does.
-
-    Args:
-        operation: A `keras.Operation` that is no layer.
-        arguments: Pair of a tuple and a dict: what it was called with.
-        tensors: Dict from the id of each symbolic tensor to the expression that stands for it.
-
-    Raises:
-        ValueError: If no function of `keras.ops` makes this operation again.
-    """
-    args, kwargs = arguments
-    where = f"Operation {operation.name!r} ({type(operation).__name__})"
-    if type(operation).__name__ == "GetItem":
-        return flat(literal(args[0], where, tensors)) + f"[{_key(args[1], where, tensors)}]"
-    name, function = _function_of(operation, where)
-    given = inspect.signature(operation.call).bind(*args, **kwargs).arguments | _settings(operation, where)
-    args, kwargs = _as_call(function, given, where)
-    _check_operation(operation, function, args, kwargs, where)
-    return call(
-        name,
-        [literal(value, where, tensors) for value in args],
-        {key: literal(value, where, tensors) for key, value in kwargs.items()},
-    )
 
 
 def literal(value, where, tensors=None):
@@ -119,12 +93,12 @@ def _dictionary(value, where, tensors):
 
 def _array(value, where):
     if not (isinstance(value, np.ndarray | np.generic) or keras.ops.is_tensor(value)):
-        _refuse(where, f"it holds a {type(value).__name__}, which has no source here")
+        refuse(where, f"it holds a {type(value).__name__}, which has no source here")
     kind, array = keras.backend.standardize_dtype(value.dtype), keras.ops.convert_to_numpy(value)
     if array.size > _MOST_NUMBERS:
-        _refuse(where, f"it holds a constant of {array.size:,} numbers, more than {_MOST_NUMBERS:,}")
+        refuse(where, f"it holds a constant of {array.size:,} numbers, more than {_MOST_NUMBERS:,}")
     if kind == "bfloat16":
-        _refuse(where, "it holds a constant in bfloat16, which NumPy does not know")
+        refuse(where, "it holds a constant in bfloat16, which NumPy does not know")
     if array.ndim == 0 and isinstance(value, np.generic):
         return call(f"np.{value.dtype.type.__name__}", [_numbers(array)])
     return call("np.array", [_numbers(array), text_of(kind)])
@@ -137,22 +111,6 @@ def _numbers(array):
     if array.dtype.kind == "f":
         return str(array[()]) if np.isfinite(array) else f'float("{array}")'
     return repr(array.item())
-
-
-def _key(key, where, tensors):
-    """The text between the brackets of an indexing."""
-
-    def one(part):
-        if part is Ellipsis:
-            return "..."
-        if not isinstance(part, slice):
-            return flat(literal(part, where, tensors))
-        ends = ["" if end is None else flat(literal(end, where, tensors)) for end in (part.start, part.stop)]
-        return ":".join(ends) + ("" if part.step is None else f":{flat(literal(part.step, where, tensors))}")
-
-    if not isinstance(key, tuple):
-        return one(key)
-    return ", ".join(map(one, key)) + ("," if len(key) == 1 else "")
 
 
 def _is_serialised(value):
@@ -168,8 +126,8 @@ def _serialised(value, where):
     made = _construction(cls, name, value["config"], where)
     short = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
     if module in _SHORT and not made.items:
-        place = _place(module)
-        if _plain(place.serialize(place.get(short))) == _plain(value):
+        place = public_place(module)
+        if plain(place.serialize(place.get(short))) == plain(value):
             return text_of(short)
     return made
 
@@ -178,17 +136,16 @@ def _class_of(value, where):
     """The class of a serialised object, which is one of Keras' own."""
     kind, config = value["class_name"], value["config"]
     if kind in _NETWORKS:
-        _refuse(where, f"it wraps a network of its own, {config.get('name')!r}")
+        refuse(where, f"it wraps a network of its own, {config.get('name')!r}")
     module = value.get("module") or ""
-    cls = getattr(_place(module), kind, None) if module.split(".")[0] == "keras" else None
+    cls = getattr(public_place(module), kind, None) if module.split(".")[0] == "keras" else None
     if not inspect.isclass(cls):
-        _refuse(
-            where, f"it holds {kind} {config if isinstance(config, str) else ''}".rstrip() + ", not one of Keras'"
-        )
+        refuse(where, f"it holds {kind} {config if isinstance(config, str) else ''}".rstrip() + ", not one of Keras'")
     return cls
 
 
-def _place(module):
+def public_place(module):
+    """Returns the part of Keras of this name, such as `"keras.layers"`, or `None`."""
     return functools.reduce(lambda found, name: getattr(found, name, None), module.split(".")[1:], keras)
 
 
@@ -210,11 +167,11 @@ def _differing(cls, config, required, where):
     usual = {key: value for key, value in _USUAL.items() if key in config}
     given = {key: config[key] for key in (*required, "name") if key in config}
     default = _config_of(cls, {**usual, **given}, where)
-    kept = {key: v for key, v in config.items() if key in given or _plain(v) != _plain(default.get(key))}
+    kept = {key: v for key, v in config.items() if key in given or plain(v) != plain(default.get(key))}
     for candidate in (kept, config):
-        if _plain(_config_of(cls, {**usual, **candidate}, where)) == _plain(config):
+        if plain(_config_of(cls, {**usual, **candidate}, where)) == plain(config):
             return candidate
-    _refuse(where, "its config does not make the same layer again")
+    refuse(where, "its config does not make the same layer again")
 
 
 def _config_of(cls, config, where):
@@ -237,75 +194,20 @@ def _one_for_all(key, value):
     return value[0] if is_even else value
 
 
-def _plain(value):
+def plain(value):
     """A config to be compared: without what building added, lists as tuples."""
     if isinstance(value, dict):
         return {
             # A built layer has its only axis in a list.
-            key: _plain(item[0] if key == "axis" and isinstance(item, list) and len(item) == 1 else item)
+            key: plain(item[0] if key == "axis" and isinstance(item, list) and len(item) == 1 else item)
             for key, item in value.items()
             if key != "build_config"
         }
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _function_of(operation, where):
-    """The public function that makes an operation, and how it is called."""
-    kind = type(operation).__name__
-    snake = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind).lower()
-    for space in ("keras.ops", "keras.ops.image", "keras.ops.linalg"):
-        place = _place(space)
-        for name in (snake, kind.lower(), snake.replace("_", "")):
-            if inspect.isfunction(getattr(place, name, None)):
-                return f"{space}.{name}", getattr(place, name)
-    _refuse(where, "no function of `keras.ops` has its name")
-
-
-def _settings(operation, where):
-    try:
-        config = operation.get_config()
-    except NotImplementedError as error:
-        raise ValueError(f"{where} has no source: {error}") from error
-    return {key: value for key, value in config.items() if key != "name"}
-
-
-def _as_call(function, given, where):
-    """Arguments as a call of a function gives them: those without a default by place, the others by name."""
-    parameters, args, kwargs = inspect.signature(function).parameters, [], {}
-    for key, parameter in parameters.items():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            args += given.pop(key, ())
-        elif parameter.kind is not parameter.VAR_KEYWORD and key in given:
-            value = given.pop(key)
-            if parameter.default is parameter.empty:
-                args.append(value)
-            elif not _is_default(value, parameter.default) and (key, value) != ("data_format", "channels_last"):
-                kwargs[key] = value
-    if given:
-        _refuse(where, f"{sorted(given)} are no arguments of keras.ops.{function.__name__}")
-    return args, kwargs
-
-
-def _is_default(value, default):
-    return type(value) is type(default) and isinstance(value, bool | int | float | str | None) and value == default
-
-
-def _check_operation(operation, function, args, kwargs, where):
-    """Calls the function on tensors of these shapes, to see that it makes the same operation."""
-    args, kwargs = keras.tree.map_structure(_stand_in, (args, kwargs))
-    outputs = keras.tree.flatten(function(*args, **kwargs))
-    made = outputs[0]._keras_history.operation
-    if type(made) is not type(operation) or _plain(_settings(made, where)) != _plain(_settings(operation, where)):
-        _refuse(where, f"keras.ops.{function.__name__} makes {type(made).__name__} of its arguments")
-
-
-def _stand_in(value):
-    if isinstance(value, keras.KerasTensor):
-        return keras.KerasTensor(value.shape, dtype=value.dtype, sparse=value.sparse)
-    return value
-
-
-def _refuse(where, reason):
+def refuse(where, reason):
+    """Raises the error that says what cannot be written, and why."""
     raise ValueError(f"{where} cannot be written as source: {reason}.")

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ensemble_keras.search.layout import Bracketed, call, flat, lay_out, text_of
+from ensemble_keras.search.code.layout import Bracketed, call, flat, lay_out, text_of
 
 LONG = [f"argument_number_{i}" for i in range(12)]
 LIST = Bracketed("", "[", tuple(("", item) for item in LONG))

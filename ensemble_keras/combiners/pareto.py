@@ -34,7 +34,7 @@ def pareto_front(predictions, y, costs, *, names=None, metric="log_loss", size=1
         no set of at most this cost is as accurate.
 
     Raises:
-        ValueError: As `select_members`; if there is not one name per member.
+        ValueError: As `select_members`; if there is not one name per member, or all costs are 0.
 
     Example:
 
@@ -51,6 +51,8 @@ def pareto_front(predictions, y, costs, *, names=None, metric="log_loss", size=1
     names = list(range(count)) if names is None else list(names)
     if len(names) != count:
         raise ValueError(f"`names` must be one per member. Received: {len(names)} names for {count} members.")
+    if not costs.sum() > 0:
+        raise ValueError("`costs` must not all be 0.")
     if count <= _ALL_SETS:
         candidates = _every_set(count)
     else:

@@ -53,6 +53,9 @@ def test_of_many_members_each_alone_and_rising_budgets_are_tried():
     assert best > max(np.mean(predictions[:, i].argmax(axis=1) == y) for i in range(20)) + 0.05
     by_accuracy = pareto_front(predictions, y, costs, metric="accuracy", size=5)
     assert by_accuracy["members"].map(len).max() <= 5
+    # A metric that likes votes to be unsure.
+    unsure = pareto_front(predictions, y, costs, metric=lambda y, p: -p.max(axis=1).mean(), size=5)
+    assert unsure["accuracy"].max() < by_accuracy["accuracy"].max()
 
 
 def test_equal_sets_are_not_both_on_the_front():
@@ -73,3 +76,6 @@ def test_wrong_arguments_are_refused():
         pareto_front(predictions, y, [1, 2], names=list("abc"))
     with pytest.raises(ValueError, match="`costs` must be 2 numbers of at least 0"):
         pareto_front(predictions, y, [1, -2])
+    many, y = member_predictions(np.ones(9))
+    with pytest.raises(ValueError, match="`costs` must not all be 0"):
+        pareto_front(many, y, np.zeros(9))

@@ -278,11 +278,29 @@ def test_a_vote_finds_its_weights(how, find):
     predictions, y = member_predictions([2.0, 1.5, 0.0])
     fitted = ek.fit_combiner(ek.SoftVoting(weights=how), predictions, y)
     np.testing.assert_allclose(fitted.member_weights, find(predictions, y), atol=1e-6)
-    best = ek.fit_combiner(ek.SoftVoting(weights="best"), predictions, y)
-    assert best.member_weights == [1, 0, 0]
+    # Rows of class 2, which only the third member knows, count ten times.
+    predictions[y == 2] = predictions[y == 2][:, ::-1]
+    weighed = ek.fit_combiner(ek.SoftVoting(weights=how), predictions, y, class_weight=[1, 1, 10])
+    expected = find(predictions, y, sample_weight=np.where(y == 2, 10.0, 1.0))
+    np.testing.assert_allclose(weighed.member_weights, expected, atol=1e-6)
+    assert np.abs(expected - find(predictions, y)).max() > 0.05
     with pytest.raises(ValueError, match="The weights of this SoftVoting are to be found"):
         ek.SoftVoting(weights=how)(list(predictions.swapaxes(0, 1)))
     with pytest.raises(ValueError, match="`weights` must be one of 'best', 'log_loss', 'greedy'"):
         ek.SoftVoting(weights="gready")
     with pytest.raises(ValueError, match="`weights` must be one number per member"):
         ek.GeometricVoting(weights="greedy")
+
+
+def test_the_best_member_is_the_most_accurate_of_equals_the_one_of_lower_log_loss():
+    predictions, y = member_predictions([1.0, 2.0, 0.5])
+    best = ek.SoftVoting(weights="best")
+    assert ek.fit_combiner(best, predictions, y).member_weights == [0, 1, 0]
+    # As often right as the second, and more cautious where it is wrong.
+    predictions[:, 2] = 0.5 * predictions[:, 1] + 0.5 / 3
+    right = predictions[:, 1].argmax(axis=1) == y
+    predictions[right, 2] = predictions[right, 1]
+    assert ek.fit_combiner(best, predictions, y).member_weights == [0, 0, 1]
+    # Where class 2 alone counts, the one that knows it.
+    predictions[y == 2, 0] = [0, 0, 1]
+    assert ek.fit_combiner(best, predictions, y, class_weight=[1e-3, 1e-3, 1]).member_weights == [1, 0, 0]

@@ -57,9 +57,9 @@ class _Loss:
         tensors = [base.as_probabilities(ops.convert_to_tensor(p)) for p in inputs[0]]
         seen = [ops.convert_to_numpy(x) for x in gate.seen(tensors)]
         # (rows, members, …) as one matrix of rows times members.
-        self._x = np.stack(seen, axis=1).astype("float64").reshape(-1, seen[0].shape[1])
+        self._x = np.stack(seen, axis=1, dtype="float64").reshape(-1, seen[0].shape[1])
         logs = [ops.convert_to_numpy(base.log_probabilities(p)) for p in tensors]
-        self._logs = np.stack(logs, axis=1).astype("float64")
+        self._logs = np.stack(logs, axis=1, dtype="float64")
         self._true = np.arange(len(y)), y
         self._shares = (weights / weights.sum()).astype("float64")
         self._decay = _DECAY / len(y)

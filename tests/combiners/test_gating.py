@@ -130,6 +130,16 @@ def test_where_there_is_nothing_to_learn_it_stays_near_geometric_voting():
     assert gate[0] > vote[0] - 0.02
 
 
+def test_it_never_turns_what_members_say_upside_down():
+    y = np.arange(200) % 2
+    rng = np.random.default_rng(0)
+    # Wrong more often than right: a sharpness below 0 would have the lowest loss.
+    said = np.where(rng.random((200, 3)) < 0.7, 1 - y[:, None], y[:, None])
+    predictions = np.where(said[:, :, None] == [0, 1], 0.8, 0.2)
+    gate = fit_combiner(ArchitectureGate(DESCRIPTORS, units=()), predictions, y)
+    assert float(gate.get_weights()[-1].item()) == pytest.approx(gate_fitting._LEAST_SHARPNESS)
+
+
 def test_the_start_is_kept_where_nothing_watched_gets_better():
     y = np.arange(90) % 3
     inputs = [np.where(np.eye(3)[y] == 1, 0.5, 0.25).astype("float32")] * 3

@@ -134,7 +134,7 @@ def verdict(chosen, candidates, members, y, *, parameters, macs=None, groups=Non
     if len(chosen.used) > 1:
         ensembles = [chosen]
     elif not ensembles:
-        return f"One of {len(members)} models was asked for: {alone}"
+        return f"One of {len(members)} models is used: {alone}"
     tried = max(ensembles, key=lambda c: np.mean(c.out_of_fold.argmax(axis=1) == y))
     gain = compare(tried.out_of_fold, best.out_of_fold, y, groups=groups, seed=seed)
     unit, costs = ("multiply-accumulates", macs) if macs else ("parameters", parameters)

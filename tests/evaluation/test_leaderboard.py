@@ -123,7 +123,7 @@ def test_of_two_classes_a_better_order_of_the_images_is_a_gain_too():
 def test_without_anything_to_compare_with_that_is_said():
     best = combination("best_member", 30, used=[0])
     assert said(best) == (
-        "One of 3 models was asked for: MobileNetV2(alpha=0.35) alone has an out-of-fold accuracy of 0.7500."
+        "One of 3 models is used: MobileNetV2(alpha=0.35) alone has an out-of-fold accuracy of 0.7500."
     )
     assert said(best, members=MEMBERS[:1]).startswith(
         "One member: MobileNetV2(alpha=0.35), out-of-fold accuracy 0.75"

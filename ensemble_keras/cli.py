@@ -1,4 +1,4 @@
-"""Command line: the options of fit, evaluate, predict and backbones, and one clear line for what is wrong."""
+"""Command line: the options of each command, and one clear line for what is wrong."""
 
 import argparse
 import os
@@ -40,8 +40,12 @@ _EXAMPLES = {
       --test xrays/test --report report.html""",
     "evaluate": "  ensemble-keras evaluate xrays.keras xrays/test --report report.html",
     "predict": "  ensemble-keras predict xrays.keras new/*.jpeg --output predictions.csv",
+    "search": """\
+  ensemble-keras search photos/train --image-size 32 --trials 100 --epochs 30 --halving \
+      --directory night --output photos.keras --test photos/test""",
     "backbones": "  ensemble-keras backbones",
 }
+ALGORITHMS = ("genetic", "local", "random", "bayesian", "hyperband")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -113,6 +117,7 @@ def _parser():
     predict.add_argument("--output", default="predictions.csv", metavar="FILE", help="default: %(default)s")
     predict.add_argument("--quiet", action="store_true", help="print nothing")
 
+    _add_search(commands)
     _command(commands, "backbones", "list the backbones")
     return parser
 
@@ -192,6 +197,46 @@ def _add_fit(commands):
     _add_data_options(fit)
 
 
+def _add_search(commands):
+    search = _command(commands, "search", "search network architectures and save the best team as one .keras file")
+    search.add_argument("data", help=f"training images: {_DATA}")
+    search.add_argument(
+        "--output", default="ensemble.keras", metavar="FILE", help="the model's file (default: %(default)s)"
+    )
+    search.add_argument(
+        "--directory",
+        default="search",
+        metavar="FOLDER",
+        help="keeps the search: the same command goes on after a kill, or with more --trials (default: %(default)s)",
+    )
+    search.add_argument(
+        "--image-size",
+        type=_image_size,
+        default=32,
+        metavar="PIXELS",
+        help="side of the images, or HEIGHTxWIDTH such as 32x48 (default: %(default)s)",
+    )
+    search.add_argument("--trials", type=int, default=50, help="networks to train (default: %(default)s)")
+    search.add_argument("--epochs", type=int, default=10, help="epochs of each (default: %(default)s)")
+    search.add_argument(
+        "--families", nargs="+", metavar="NAME", help="cnn, residual, transformer, ... (default: all)"
+    )
+    search.add_argument(
+        "--algorithm", choices=ALGORITHMS, default="genetic", help="how trials are proposed (default: %(default)s)"
+    )
+    search.add_argument("--halving", action="store_true", help="stop poor networks early")
+    search.add_argument("--members", type=int, default=5, help="most members of the team (default: %(default)s)")
+    search.add_argument(
+        "--augmentation", metavar="POLICY", help="change training images at random: light, cifar, ..."
+    )
+    search.add_argument("--max-macs", type=float, metavar="COUNT", help="multiply-accumulates of a network, as 1e8")
+    search.add_argument("--max-parameters", type=float, metavar="COUNT", help="parameters of a network")
+    search.add_argument("--processes", type=int, metavar="COUNT", help="train so many networks at a time")
+    search.add_argument("--seed", type=int, default=0, help="of the whole search (default: %(default)s)")
+    search.add_argument("--test", metavar="DATA", help="images to evaluate on, in the form of the training images")
+    _add_data_options(search)
+
+
 def _command(commands, name, description):
     return commands.add_parser(
         name,
@@ -232,6 +277,10 @@ def _check(options):
     """Refuses what can be seen to be wrong without the library, which takes seconds to load."""
     if options.command == "fit":
         _check_fit(options)
+    if options.command in ("fit", "search"):
+        _check_output(options.output, ".keras")
+        if options.report and not options.test:
+            raise ValueError("--report shows an evaluation: give images that are not trained on with --test.")
     if options.command in ("evaluate", "predict"):
         _check_suffix("The model", options.model, ".keras")
         _check_exists(options.model)
@@ -239,7 +288,7 @@ def _check(options):
         _check_output(options.output, ".csv")
         for path in options.images:
             _check_exists(path)
-    if options.command in ("fit", "evaluate"):
+    if options.command in ("fit", "search", "evaluate"):
         _check_tables(options)
 
 
@@ -251,9 +300,6 @@ def _check_fit(options):
         raise ValueError(f"--combiner must be one of {', '.join(COMBINERS)}. Received: {options.combiner!r}.{hint}")
     if options.fine_tune is not None and options.fine_tune < 1:
         raise ValueError(f"--fine-tune takes a number of epochs, at least 1. Received: {options.fine_tune}.")
-    _check_output(options.output, ".keras")
-    if options.report and not options.test:
-        raise ValueError("--report shows an evaluation: give images that are not trained on with --test.")
 
 
 def _check_tables(options):
@@ -305,6 +351,6 @@ def _flag(name):
 
 
 def _way_on(options):
-    if options.command != "fit":
+    if options.command not in ("fit", "search"):
         return ""
     return " The same command goes on from here." if options.directory else " With --directory, the work is kept."

@@ -1,4 +1,4 @@
-"""Commands: what fit, evaluate, predict and backbones do, from checked options to printed results."""
+"""Commands: what each of them does, from checked options to printed results."""
 
 import pathlib
 import textwrap
@@ -7,10 +7,12 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from ensemble_keras.artifact import load_ensemble, member_names
+from ensemble_keras._validation import check_image_size
+from ensemble_keras.artifact import load_ensemble, member_names, save_ensemble
 from ensemble_keras.backbones.registry import default_size, has_pretrained_weights, list_backbones
 from ensemble_keras.classifier import SEEN, EnsembleClassifier
 from ensemble_keras.data.dataset import ImageDataset
+from ensemble_keras.data.decoding import FILTER
 from ensemble_keras.data.labels import encode_labels
 from ensemble_keras.data.leaks import check_leaks
 from ensemble_keras.data.scanning import IMAGE_SUFFIXES
@@ -75,6 +77,59 @@ def evaluate(options):
         verbose=int(not options.quiet),
     )
     _show(report, options)
+
+
+def search(options):
+    """Searches architectures, saves the best team as one model, and evaluates it where there are test images."""
+    # KerasTuner takes a second to load: only for those who search.
+    from ensemble_keras.search.pool import SearchEnsemble
+    from ensemble_keras.search.space import HyperImageClassifier
+    from ensemble_keras.search.tuner import ArchitectureSearch
+
+    train = _dataset(options.data, options)
+    test = None if options.test is None else _dataset(options.test, options)
+    if test is not None:
+        _check_classes(test, train.class_names)
+    size = check_image_size(options.image_size)
+    limits = {"max_macs": options.max_macs, "max_parameters": options.max_parameters}
+    tuner = ArchitectureSearch(
+        HyperImageClassifier(
+            len(train.class_names),
+            (*size, 3),
+            families=options.families,
+            **{name: limit and int(limit) for name, limit in limits.items()},
+        ),
+        algorithm=options.algorithm,
+        max_trials=options.trials,
+        halving=options.halving or None,
+        ensemble_size=options.members,
+        seed=options.seed,
+        directory=options.directory,
+    )
+    verbose = int(not options.quiet)
+    tuner.search(
+        train,
+        epochs=options.epochs,
+        augmentation=options.augmentation,
+        executor=options.processes,
+        verbose=verbose,
+    )
+    found = SearchEnsemble.from_search(tuner, size=options.members, seed=options.seed)
+    columns = ["trial", "family", "val_accuracy", "parameters", "macs", "epochs", "seconds"]
+    print(f"\n{tuner.leaderboard()[columns].head(10).round(4).to_string(index=False)}\n\n{found.verdict}")
+    card = {
+        "class_names": train.class_names,
+        "image_size": list(size),
+        "filter": FILTER,
+        "verdict": found.verdict,
+        "members": found.members.to_dict("records"),
+    }
+    save_ensemble(found.model, options.output, card=card, verbose=verbose)
+    if test is not None:
+        report = EvaluationReport.from_model(
+            found.model, test, class_names=train.class_names, verdict=found.verdict, details=card, verbose=verbose
+        )
+        _show(report, options)
 
 
 def predict(options):

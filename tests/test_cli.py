@@ -424,3 +424,37 @@ def test_as_a_process_it_writes_results_and_nothing_of_the_backend(here, tmp_pat
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == f"18 predictions in {tmp_path / 'p.csv'}"
+
+
+@pytest.mark.slow
+def test_search_saves_the_best_team_and_goes_on_where_it_was(here, tmp_path, capsys):
+    options = ["--image-size", "16", "--families", "cnn", "--max-parameters", "2e5", "--epochs", "1"]
+    options += [
+        "--members",
+        "2",
+        "--directory",
+        str(tmp_path / "night"),
+        "--output",
+        str(tmp_path / "found.keras"),
+        "--test",
+        "test",
+    ]
+    assert cli.main(["search", "train", *options, "--trials", "2", "--report", str(tmp_path / "r.html")]) == 0
+    printed = capsys.readouterr().out
+    assert "18 images of 3 classes" in printed
+    assert (tmp_path / "r.html").exists()
+    assert (tmp_path / "night" / "search" / "champion.py").exists()
+    model, card = ek.load_ensemble(tmp_path / "found.keras")
+    assert card["class_names"] == CLASSES
+    assert card["verdict"] in printed
+    assert model.output_shape == (None, 3)
+    assert cli.main(["search", "train", *options, "--trials", "3", "--quiet"]) == 0
+    assert len(pd.read_csv(tmp_path / "night" / "search" / "trials.csv")) == 3
+    assert cli.main(["search", "train", *options, "--trials", "3", "--epochs", "2"]) == 2
+    assert "trained otherwise (epochs: 1 then, 2 now" in capsys.readouterr().err
+
+
+def test_search_refuses_an_unknown_family(here, tmp_path, capsys):
+    options = ["--directory", str(tmp_path), "--output", str(tmp_path / "x.keras"), "--families", "residuals"]
+    assert cli.main(["search", "train", *options]) == 2
+    assert "Did you mean 'residual'?" in capsys.readouterr().err

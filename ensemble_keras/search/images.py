@@ -5,6 +5,7 @@ import hashlib
 
 import numpy as np
 
+from ensemble_keras._terminal import without_retracing_warnings
 from ensemble_keras._validation import check_images, check_labels
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.data.labels import encode_labels
@@ -51,7 +52,8 @@ class SearchImages:
         def run(batch_size):
             return predict_in_batches(network, self.pixels, batch_size)
 
-        return with_smaller_batches(run, min(_BATCH_SIZE, len(self)), name=network.name)[0]
+        with without_retracing_warnings():
+            return with_smaller_batches(run, min(_BATCH_SIZE, len(self)), name=network.name)[0]
 
     def digests(self):
         """Returns the SHA-256 of each image, a list of strings."""

@@ -31,8 +31,8 @@ class SearchEnsemble:
         comparison: `pandas.DataFrame`, on images that chose neither trials nor members, a row for `"best single"`
             (the best trial of the search), `"top"` (the mean of as many best trials as the team has members),
             `"greedy"` (the team, by its weights) and `"gated"` (the team, weighed for each image by an
-            `ArchitectureGate`): `members`, `accuracy`, `log_loss`, `difference` (of accuracy to the best single one)
-            and its 95 % interval, `low` and `high`.
+            `ArchitectureGate`; left out where a class has but one of the images that choose): `members`, `accuracy`,
+            `log_loss`, `difference` (of accuracy to the best single one) and its 95 % interval, `low` and `high`.
         verdict: String: what the ensemble gains, or that it gains nothing.
     """
 
@@ -53,16 +53,17 @@ class SearchEnsemble:
         top = list(range(min(len(team), len(trials))))
         # The gate is told of each member what it is, which takes the networks.
         networks = {i: tuner.load_model(trials[i]) for i in {*team, *(top if combiner == "top" else ())}}
-        gate = _fitted_gate([networks[i] for i in team], [predictions[i] for i in team], labels, seed)
+        layers = {"top": SoftVoting(), "greedy": SoftVoting(weights=weights[team].tolist())}
         said = {
             "best single": ([0], held[0]),
             "top": (top, np.mean([held[i] for i in top], axis=0)),
             "greedy": (team, np.average([held[i] for i in team], axis=0, weights=weights[team])),
-            "gated": (team, _applied(gate, [held[i] for i in team])),
         }
+        if combiner == "gated" or np.bincount(labels).min() > 1:
+            gate = _fitted_gate([networks[i] for i in team], [predictions[i] for i in team], labels, seed)
+            said["gated"], layers["gated"] = (team, _applied(gate, [held[i] for i in team])), gate
         table = pd.DataFrame([_row(name, *one, held[0], held_labels) for name, one in said.items()])
         members = said[combiner][0]
-        layers = {"top": SoftVoting(), "gated": gate, "greedy": SoftVoting(weights=weights[team].tolist())}
         model = build_ensemble([networks[i] for i in members], layers[combiner])
         shares = np.full(len(top), 1 / len(top)) if combiner == "top" else weights[team]
         rows = [

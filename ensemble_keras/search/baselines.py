@@ -9,7 +9,7 @@ from keras_tuner.engine.trial import TrialStatus
 from ensemble_keras.members.gaussian_process import lower_bounds
 from ensemble_keras.search.genome import genes
 from ensemble_keras.search.operators import mutate
-from ensemble_keras.search.oracle import SearchOracle
+from ensemble_keras.search.oracle import SearchOracle, check_at_least
 
 # Genomes among which the next trial is chosen: anywhere, and near the best ones so far.
 _ANYWHERE, _NEARBY, _BEST = 500, 500, 10
@@ -42,9 +42,8 @@ class BayesianOracle(SearchOracle):
 
     def __init__(self, objective="val_accuracy", max_trials=10, *, num_initial=10, **options):
         super().__init__(objective, max_trials, **options)
-        self.check_one_objective()
-        if num_initial < 1:
-            raise ValueError(f"`num_initial` must be at least 1. Received: {num_initial!r}.")
+        self._check_one_objective()
+        check_at_least("num_initial", num_initial, 1)
         self.num_initial = num_initial
 
     def propose(self, rng, finished):
@@ -107,12 +106,9 @@ class HyperbandOracle(SearchOracle):
 
     def __init__(self, objective="val_accuracy", max_trials=10, *, max_epochs=27, factor=3, **options):
         super().__init__(objective, max_trials, **options)
-        self.check_one_objective()
-        if max_epochs < 1 or factor < 2:
-            raise ValueError(
-                "`max_epochs` must be at least 1 and `factor` at least 2. "
-                f"Received: max_epochs={max_epochs!r}, factor={factor!r}."
-            )
+        self._check_one_objective()
+        check_at_least("max_epochs", max_epochs, 1)
+        check_at_least("factor", factor, 2)
         self.max_epochs, self.factor = max_epochs, factor
 
     def propose(self, rng, finished):

@@ -3,7 +3,7 @@
 from ensemble_keras._validation import check_choice
 from ensemble_keras.search.genome import genes
 from ensemble_keras.search.operators import CROSSOVERS, cross, mutate, tournament
-from ensemble_keras.search.oracle import SearchOracle
+from ensemble_keras.search.oracle import SearchOracle, check_at_least
 
 MODES = ("aging", "generational")
 
@@ -56,13 +56,12 @@ class GeneticOracle(SearchOracle):
         **options,
     ):
         super().__init__(objective, max_trials, **options)
-        if population_size < 2:
-            raise ValueError(f"`population_size` must be at least 2. Received: {population_size!r}.")
-        if tournament_size is not None and tournament_size < 1:
-            raise ValueError(f"`tournament_size` must be at least 1 or None. Received: {tournament_size!r}.")
-        if not 0 <= elitism < population_size:
+        check_at_least("population_size", population_size, 2)
+        check_at_least("tournament_size", 1 if tournament_size is None else tournament_size, 1)
+        check_at_least("elitism", elitism, 0)
+        if elitism >= population_size:
             raise ValueError(
-                f"`elitism` must be from 0 to `population_size` - 1. Received: {elitism!r} of {population_size}."
+                f"`elitism` must be less than `population_size`. Received: {elitism} of {population_size}."
             )
         _check_probability("crossover_prob", crossover_prob)
         if mutation_prob is not None:

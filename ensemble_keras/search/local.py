@@ -2,7 +2,7 @@
 
 from ensemble_keras.search.genome import genes
 from ensemble_keras.search.operators import neighbours
-from ensemble_keras.search.oracle import SearchOracle
+from ensemble_keras.search.oracle import SearchOracle, check_at_least
 
 
 class LocalOracle(SearchOracle):
@@ -24,8 +24,7 @@ class LocalOracle(SearchOracle):
 
     def __init__(self, objective="val_accuracy", max_trials=10, *, num_initial=10, **options):
         super().__init__(objective, max_trials, **options)
-        if num_initial < 1:
-            raise ValueError(f"`num_initial` must be at least 1. Received: {num_initial!r}.")
+        check_at_least("num_initial", num_initial, 1)
         self.num_initial = num_initial
 
     def propose(self, rng, finished):

@@ -70,10 +70,9 @@ class SearchOracle(keras_tuner.Oracle):
         max_failed=None,
         folder=None,
     ):
-        if max_trials < 1:
-            raise ValueError(f"`max_trials` must be at least 1. Received: {max_trials!r}.")
-        if max_failed is not None and max_failed < 0:
-            raise ValueError(f"`max_failed` must be at least 0 or None. Received: {max_failed!r}.")
+        check_at_least("max_trials", max_trials, 1)
+        if max_failed is not None:
+            check_at_least("max_failed", max_failed, 0)
         super().__init__(
             objective=_objective(objective),
             max_trials=max_trials,
@@ -102,12 +101,6 @@ class SearchOracle(keras_tuner.Oracle):
             Pairs of a genome and its origin, a dict with `"kind"` and `"parents"`.
         """
         raise NotImplementedError
-
-    def check_one_objective(self):
-        """Raises `ValueError` if there are several objectives; for searches that cannot do with them."""
-        if len(self._objectives) > 1:
-            names = ", ".join(objective.name for objective in self._objectives)
-            raise ValueError(f"{type(self).__name__} takes one objective. Received: {names}. Take GeneticOracle.")
 
     @property
     def refused(self):
@@ -273,7 +266,12 @@ class SearchOracle(keras_tuner.Oracle):
             self.trials, self.ongoing_trials, self.start_order, self.end_order = {}, {}, [], []
             if self.folder is None:
                 return
-            for trial in read_trials(self.folder, self.hyperparameters, self._objectives):
+            trials = read_trials(self.folder, self.hyperparameters, self._objectives)
+            if trials and not self.hyperparameters.space:
+                # A tuner that goes on does not find it out once more.
+                self.hyperparameters = trials[0].hyperparameters.copy()
+                self.hyperparameters.values = {}
+            for trial in trials:
                 self.trials[trial.trial_id] = trial
                 self.start_order.append(trial.trial_id)
             ended = [trial for trial in self.trials.values() if trial.end_number is not None]
@@ -344,9 +342,20 @@ class SearchOracle(keras_tuner.Oracle):
     def _genome(self, trial):
         return active_values(self.hyperparameters, trial.hyperparameters.values)
 
+    def _check_one_objective(self):
+        if len(self._objectives) > 1:
+            names = ", ".join(objective.name for objective in self._objectives)
+            raise ValueError(f"{type(self).__name__} takes one objective. Received: {names}. Take GeneticOracle.")
+
     def _best_first(self, trials):
         scores = np.reshape([trial.objectives for trial in trials], (-1, len(self._objectives)))
         return [trials[place] for place in best_first(scores)]
+
+
+def check_at_least(argument, value, least):
+    """Raises `ValueError` unless `value` is an int of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"`{argument}` must be an int of at least {least}. Received: {value!r}.")
 
 
 def _objective(objective):

@@ -74,7 +74,7 @@ def read_trials(folder, space, objectives):
 
     Args:
         folder: Path.
-        space: `keras_tuner.HyperParameters`, the search space.
+        space: `keras_tuner.HyperParameters`, the search space; if it is empty, that of the first trial is taken.
         objectives: List of `keras_tuner.Objective`s.
 
     Returns:
@@ -91,6 +91,7 @@ def read_trials(folder, space, objectives):
         except trial_files.DamagedTrialError as error:
             warnings.warn(f"{error} Its trial is left out, and the search goes on.", stacklevel=2)
         else:
+            declared = declared or _by_name(trial.hyperparameters)
             _check_space(trial, declared, folder)
             trials.append(_taken_up(trial, objectives, folder))
     return trials

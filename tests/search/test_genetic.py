@@ -1,8 +1,10 @@
 import time
 
+import numpy as np
 import pytest
-from search_problems import family_fitness, family_space, history, nk_landscape, nk_space, run
+from search_problems import family_fitness, family_space, history, nk_landscape, nk_space, run, trials
 
+from ensemble_keras.search.baselines import RandomOracle
 from ensemble_keras.search.genetic import GeneticOracle
 
 
@@ -108,12 +110,30 @@ def test_a_proposal_after_300_trials_takes_milliseconds():
     assert time.process_time() - start < 1
 
 
+@pytest.mark.slow
+def test_the_search_is_four_times_as_quick_as_chance_on_an_nk_landscape():
+    fitness, seeds = nk_landscape(), range(30)
+    target = np.mean(
+        [run(RandomOracle(hyperparameters=nk_space(), max_trials=300, seed=seed), fitness).get_best_trials()[0].score
+         for seed in seeds]
+    )  # fmt: skip
+    for mode, most in (("aging", 75), ("generational", 100)):
+        needed = []
+        for seed in seeds:
+            oracle = GeneticOracle(hyperparameters=nk_space(), max_trials=300, mode=mode, seed=seed)
+            reached = next((trial for trial in trials(oracle, fitness) if trial.score >= target), None)
+            needed.append(300 if reached is None else 1 + int(reached.trial_id))
+            assert len({trial.genome_id for trial in oracle.trials.values()}) == len(oracle.trials)
+        assert np.mean(needed) <= most
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"population_size": 1}, "`population_size` must be at least 2. Received: 1"),
-        ({"tournament_size": 0}, "`tournament_size` must be at least 1 or None"),
-        ({"elitism": 10}, "`elitism` must be from 0 to `population_size` - 1. Received: 10 of 10"),
+        ({"population_size": 1}, "`population_size` must be an int of at least 2. Received: 1"),
+        ({"tournament_size": 0}, "`tournament_size` must be an int of at least 1"),
+        ({"elitism": 10}, "`elitism` must be less than `population_size`. Received: 10 of 10"),
+        ({"elitism": -1}, "`elitism` must be an int of at least 0"),
         ({"mode": "ageing"}, "`mode` must be one of 'aging', 'generational'.*Did you mean 'aging'"),
         ({"crossover": "two_point"}, "`crossover` must be one of 'uniform', 'one_point'"),
         ({"crossover_prob": 1.1}, "`crossover_prob` must be from 0 to 1. Received: 1.1"),

@@ -50,5 +50,5 @@ def test_a_climb_finds_better_genomes_than_chance_does():
 
 
 def test_fewer_than_one_trial_to_begin_with_is_refused():
-    with pytest.raises(ValueError, match="`num_initial` must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`num_initial` must be an int of at least 1. Received: 0"):
         build(num_initial=0)

@@ -170,13 +170,11 @@ class Run:
         path = self.directory / "run.json"
         if path.exists():
             before = json.loads(path.read_text())
-            differ = [f"{name}: {then!r} then, {now!r} now" for name, then, now in _changes(before, self.settings)]
-            if not differ:
+            if before == self.settings:
                 return
-            listed = "; ".join(differ[:_LISTED]) + ("; …" if len(differ) > _LISTED else "")
             warnings.warn(
-                f"{str(self.directory)!r} holds a run with other arguments ({listed}). What does not depend on them "
-                "is used again. Give another `directory` to keep the two apart.",
+                f"{str(self.directory)!r} holds a run with other arguments ({changes(before, self.settings)}). What "
+                "does not depend on them is used again. Give another `directory` to keep the two apart.",
                 stacklevel=4,
             )
         with atomic_path(path) as temporary:
@@ -189,12 +187,18 @@ class Run:
             file.write(json.dumps(entry) + "\n")
 
 
-def _changes(before, after, prefix=""):
+def changes(before, after):
+    """Returns what differs between two nested dicts of JSON values, for a message; `""` where nothing does."""
+    differ = [f"{name}: {then!r} then, {now!r} now" for name, then, now in _differences(before, after)]
+    return "; ".join(differ[:_LISTED]) + ("; …" if len(differ) > _LISTED else "")
+
+
+def _differences(before, after, prefix=""):
     """Yields what differs between two nested dicts: its name, such as `"training.epochs"`, and both values."""
     for key in sorted(before.keys() | after.keys()):
         then, now = before.get(key), after.get(key)
         if isinstance(then, dict) and isinstance(now, dict):
-            yield from _changes(then, now, f"{prefix}{key}.")
+            yield from _differences(then, now, f"{prefix}{key}.")
         elif then != now:
             yield f"{prefix}{key}", then, now
 

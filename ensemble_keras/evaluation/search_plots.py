@@ -1,10 +1,10 @@
 """Search plots: how a search got on, what it tried, what accuracy costs, and who came from whom.
 
 Each takes the table of a search's trials and draws on the axes it is given, or on a new figure of its own, as in
-`evaluation.plots`. The table is a `pandas.DataFrame` with one row per trial, in order. Of its columns these are read:
-`trial` (int from 1), `family`, `score` (the higher the better), `status` (`"COMPLETED"`, `"STOPPED"` early or
-`"FAILED"`), `val_accuracy`, costs such as `macs` and `parameters`, and `parents` (a tuple of trial numbers). The
-numbers of a failed trial may be missing.
+`evaluation.plots`. The table is a `pandas.DataFrame` with one row per trial, in any order. Of its columns these are
+read: `trial` (int from 1), `family`, `score`, `status` (`"COMPLETED"`, `"STOPPED"` early or `"FAILED"`),
+`val_accuracy`, costs such as `macs` and `parameters`, and `parents` (a tuple of trial numbers). The numbers of a
+failed trial may be missing.
 """
 
 import numpy as np
@@ -12,26 +12,29 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
+from ensemble_keras._validation import check_choice
 from ensemble_keras.evaluation.plots import BLUE, COLORS, GRID, INK, VERMILLION, legend_below, own_axes
 
 # A family is told by its colour and its sign: there are more families than colours that all readers tell apart.
 _MARKERS = "osD^vP*Xph"
 _HATCHES = ("", "//", "..")
+_BEST_SO_FAR = {"max": "cummax", "min": "cummin"}
 
 
-def plot_search_progress(trials, ax=None):
+def plot_search_progress(trials, ax=None, *, direction="max"):
     """Draws the score of every trial and the best so far, or the best so far of several searches.
 
     Args:
         trials: A table of trials. Or, to compare searches, a dict from a name to a table, or to a list of tables, one
             per seed: then the mean of their best so far is drawn, with a band of one standard deviation.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        direction: `"max"` or `"min"`, which score is best. Defaults to `"max"`.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: If a table lacks a column, or has no trial with a score.
+        ValueError: If a table lacks a column or has no trial with a score, or `direction` is neither.
 
     Example:
 
@@ -40,13 +43,14 @@ def plot_search_progress(trials, ax=None):
     >>> ek.plot_search_progress(trials).get_ylabel()
     'score'
     """
+    check_choice("direction", direction, _BEST_SO_FAR)
     ax = own_axes(ax, (5.4, 3.6))
     if isinstance(trials, dict):
         for name, color in zip(trials, _cycled(COLORS, len(trials)), strict=True):
             tables = trials[name] if isinstance(trials[name], list | tuple) else [trials[name]]
-            _draw_search(ax, name, tables, color)
+            _draw_search(ax, name, tables, color, direction)
     else:
-        _draw_trials(ax, trials)
+        _draw_trials(ax, trials, direction)
     _finish(ax, "trial", "score")
     return ax
 
@@ -76,6 +80,7 @@ def plot_family_shares(trials, ax=None, *, windows=20):
     if windows < 1:
         raise ValueError(f"`windows` must be at least 1. Received: {windows}.")
     _check(trials, "trial", "family")
+    trials = trials.sort_values("trial")
     parts = np.array_split(np.arange(len(trials)), max(1, min(windows, len(trials) // 5)))
     families = _families(trials)
     shares = 100 * np.array(
@@ -154,18 +159,19 @@ def plot_search_front(trials, ax=None, *, cost="macs"):
     return ax
 
 
-def plot_lineage(trials, ax=None):
+def plot_lineage(trials, ax=None, *, direction="max"):
     """Draws who came from whom: a dot per trial, a line to each parent, the champion's ancestors standing out.
 
     Args:
         trials: A table of trials.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        direction: `"max"` or `"min"`, which score is best. Defaults to `"max"`.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: If the table lacks a column, or has no trial with a score.
+        ValueError: If the table lacks a column or has no trial with a score, or `direction` is neither.
 
     Example:
 
@@ -175,8 +181,9 @@ def plot_lineage(trials, ax=None):
     >>> ek.plot_lineage(trials).get_ylabel()
     'score'
     """
+    check_choice("direction", direction, _BEST_SO_FAR)
     good = _scored(trials, "trial", "score", "status", "parents").set_index("trial")
-    champion = good["score"].idxmax()
+    champion = good["score"].idxmax() if direction == "max" else good["score"].idxmin()
     ancestors = _ancestors(good["parents"], champion)
     lines = {True: [], False: []}
     for trial, parents in good["parents"].items():
@@ -198,7 +205,7 @@ def plot_lineage(trials, ax=None):
     return ax
 
 
-def _draw_trials(ax, trials):
+def _draw_trials(ax, trials, direction):
     good = _scored(trials, "trial", "score", "status")
     for status, marker, color, label in (
         ("COMPLETED", "o", BLUE, "trial"),
@@ -207,7 +214,7 @@ def _draw_trials(ax, trials):
         some = good[good["status"] == status]
         if len(some):
             ax.plot(some["trial"], some["score"], marker, color=color, markersize=4, markeredgewidth=0, label=label)
-    best = _best_so_far(good)
+    best = _best_so_far(good, direction)
     ax.step(best.index, best, where="post", color=VERMILLION, linewidth=1.8, label="best so far")
     failed = trials.loc[trials["status"] == "FAILED", "trial"]
     if len(failed):
@@ -223,9 +230,9 @@ def _draw_trials(ax, trials):
         )
 
 
-def _draw_search(ax, name, tables, color):
+def _draw_search(ax, name, tables, color, direction):
     """Draws the mean of the best so far of one search's seeds, and its band."""
-    runs = [_best_so_far(_scored(table, "trial", "score", "status")) for table in tables]
+    runs = [_best_so_far(_scored(table, "trial", "score", "status"), direction) for table in tables]
     runs = pd.concat(runs, axis=1).sort_index().ffill().dropna()
     mean, spread = runs.mean(axis=1), runs.std(axis=1, ddof=0)
     ax.step(
@@ -240,8 +247,8 @@ def _draw_search(ax, name, tables, color):
         ax.fill_between(mean.index, mean - spread, mean + spread, step="post", color=color, alpha=0.18, linewidth=0)
 
 
-def _best_so_far(good):
-    return good.set_index("trial")["score"].cummax()
+def _best_so_far(good, direction):
+    return getattr(good.set_index("trial")["score"], _BEST_SO_FAR[direction])()
 
 
 def _front(costs, accuracy):
@@ -275,12 +282,13 @@ def _cycled(values, count):
 
 
 def _scored(trials, *columns, values=("score",)):
-    """The rows of trials that did not fail and have these values."""
+    """The rows of trials that did not fail and have these values, as floats; by trial number, where that is asked."""
     _check(trials, *columns)
     good = trials[(trials["status"] != "FAILED") & trials[list(values)].notna().all(axis=1)]
     if good.empty:
         raise ValueError(f"`trials` must have a trial with {' and '.join(values)}. Received: {len(trials)} without.")
-    return good
+    # Trials that ran side by side end in another order than they began.
+    return (good.sort_values("trial") if "trial" in columns else good).astype(dict.fromkeys(values, "float64"))
 
 
 def _check(trials, *columns):

@@ -130,6 +130,27 @@ def test_the_champions_ancestors_stand_out(trials):
     assert [segment[0][0] for segment in plain.get_segments()] == [1, 5, 1]
 
 
+def test_trials_may_come_in_any_order_and_with_missing_integers(trials):
+    shuffled = trials.iloc[[6, 2, 5, 0, 4, 1, 3]].copy()
+    shuffled["macs"] = shuffled["macs"].astype("Int64").mask(shuffled["status"] == "FAILED")
+    shuffled["score"] = shuffled["score"].astype(object).where(shuffled["score"].notna(), None)
+    for draw in (plot_search_progress, plot_family_shares, plot_search_front, plot_lineage):
+        drawn, expected = draw(shuffled), draw(trials)
+        # The front is drawn in no order of trials.
+        if draw is not plot_search_front:
+            for line, other in zip(drawn.lines, expected.lines, strict=True):
+                np.testing.assert_allclose(line.get_xydata(), other.get_xydata())
+        np.testing.assert_allclose(drawn.dataLim, expected.dataLim)
+
+
+def test_the_least_score_can_be_the_best(trials):
+    assert points(plot_search_progress(trials, direction="min").lines[2])[-1] == [7, 0.3]
+    assert plot_lineage(trials, direction="min").lines[2].get_label() == "champion: trial 5"
+    for draw in (plot_search_progress, plot_lineage):
+        with pytest.raises(ValueError, match="`direction` must be one of 'max', 'min'. Received: 'least'"):
+            draw(trials, direction="least")
+
+
 def test_a_search_without_parents_has_a_lineage_of_one(many):
     ax = plot_lineage(many.assign(parents=[()] * 100))
     assert [len(line.get_xdata()) for line in ax.lines] == [99, 0, 1]

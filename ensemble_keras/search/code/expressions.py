@@ -48,9 +48,7 @@ def input_expression(layer):
     batch_size, *shape = config["batch_shape"]
     usual = {"batch_size": None, "dtype": "float32", "sparse": False, "ragged": False, "optional": False}
     given = {"batch_size": batch_size, **config}
-    differing = {
-        key: literal(given[key], layer.name) for key, value in usual.items() if given.get(key) not in (value,)
-    }
+    differing = {key: literal(given[key], layer.name) for key, v in usual.items() if given.get(key, v) != v}
     return call("keras.Input", [literal(tuple(shape), layer.name)], {**differing, "name": text_of(layer.name)})
 
 

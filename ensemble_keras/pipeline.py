@@ -9,7 +9,7 @@ import pandas as pd
 
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners.budget import Selection, measure, with_own_cost
-from ensemble_keras.combiners.calibration import calibrated, fit_temperature, fit_temperatures
+from ensemble_keras.combiners.calibration import calibrated, cross_calibrated, fit_temperature, fit_temperatures
 from ensemble_keras.combiners.choice import (
     check_combiners,
     choose,
@@ -271,7 +271,12 @@ def _join(plan, members, skipped, folds, leaks, budgets):
     used, kept = [members[i] for i in chosen.used], combiner
     if len(used) < len(chosen.joined):
         kept = with_weights(combiner, [weight for weight in combiner.member_weights if weight > 0])
-    calibration = _calibration(chosen, temperatures, y) if plan.calibrate else {}
+    calibration = {}
+    if plan.calibrate:
+        calibration = _calibration(chosen, temperatures, y)
+        # What is told of them is what they are worth as the model gives them.
+        for candidate in candidates:
+            candidate.out_of_fold = cross_calibrated(candidate.out_of_fold, y, folds)
     model = build_ensemble(
         [m.model for m in used], kept, test_time_augmentation=plan.test_time_augmentation, **calibration
     )

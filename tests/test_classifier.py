@@ -16,6 +16,7 @@ from little_memory import refuse_batches
 from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -25,6 +26,7 @@ import ensemble_keras as ek
 from ensemble_keras import pipeline
 from ensemble_keras.backbones import registry
 from ensemble_keras.combiners import budget
+from ensemble_keras.combiners.calibration import calibrated, cross_calibrated
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.members import fold_training
 from ensemble_keras.members.head_fitting import fit_head
@@ -203,6 +205,14 @@ def test_calibrated_members_and_ensemble_are_brought_to_their_temperatures(data,
     assert plain.card_["temperature"] is None
     # What is fitted on is left as it is.
     np.testing.assert_array_equal(plain.out_of_fold_, fitted.out_of_fold_)
+    # The figures are of what the model gives, each fold at a temperature of the others.
+    told = fitted.card_["validation"]["out_of_fold"]["log_loss"]
+    if combiner == "soft_voting":
+        vote = calibrated(fitted.out_of_fold_, of_members).mean(axis=1)
+        folds = make_folds(y, digests=ek.ImageDataset.from_arrays(x, y).digests(), cv=3, seed=0)
+        assert told == pytest.approx(log_loss(y, cross_calibrated(vote, y, folds)), rel=1e-4)
+        assert told != pytest.approx(log_loss(y, vote), rel=1e-2)
+    assert fitted.leaderboard_.set_index("name").loc[combiner, "log_loss"] == pytest.approx(told)
 
 
 def test_a_combiner_layer_is_rebuilt_and_not_changed(data):

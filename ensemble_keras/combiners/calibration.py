@@ -98,6 +98,25 @@ def calibrated(predictions, temperatures):
     return ops.convert_to_numpy(apply_temperature(predictions, temperatures))
 
 
+def cross_calibrated(probabilities, y, folds):
+    """Returns predictions, those of each fold at the temperature of the others: what calibrated ones are worth.
+
+    Args:
+        probabilities: Array `(n, num_classes)`, out-of-fold.
+        y: Int array `(n,)`.
+        folds: Int array `(n,)`.
+
+    Returns:
+        Float32 array `(n, num_classes)`.
+    """
+    found = np.empty(probabilities.shape, "float32")
+    for fold in np.unique(folds):
+        held = folds == fold
+        temperature = fit_temperature(probabilities[~held], y[~held])
+        found[held] = ops.convert_to_numpy(apply_temperature(probabilities[held], temperature))
+    return found
+
+
 def check_temperature(argument, temperature):
     """Returns a temperature as a float, or raises `ValueError`."""
     number = np.asarray(temperature, "float64")

@@ -11,7 +11,12 @@ from synthetic import pictures
 from tiny_members import tiny_member
 
 import ensemble_keras as ek
-from ensemble_keras.combiners.calibration import apply_temperature, fit_temperature, fit_temperatures
+from ensemble_keras.combiners.calibration import (
+    apply_temperature,
+    cross_calibrated,
+    fit_temperature,
+    fit_temperatures,
+)
 from ensemble_keras.combiners.concatenation import ConcatenateDense
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.stacking import StackedMetaLearner
@@ -39,6 +44,16 @@ def test_the_temperature_is_that_of_the_lowest_log_loss(rng, said):
     assert found == pytest.approx(said, rel=0.06)
     assert expected_calibration_error(at(given, found), y) < 0.025
     assert said == 1 or expected_calibration_error(given, y) > 0.05
+
+
+def test_what_predictions_are_worth_calibrated_is_told_by_temperatures_of_other_folds(rng):
+    p, y = calibrated(rng, 300)
+    given, folds = at(p, 0.5), np.arange(300) % 3
+    found = cross_calibrated(given, y, folds)
+    for fold in range(3):
+        held = folds == fold
+        np.testing.assert_allclose(found[held], at(given[held], fit_temperature(given[~held], y[~held])), atol=1e-5)
+    assert found.dtype == np.float32
 
 
 def test_the_derivative_is_zero_at_the_temperature(rng):

@@ -174,12 +174,16 @@ def test_within_a_budget_every_row_is_combined_by_members_selected_without_its_f
 
 
 def test_the_best_member_is_looked_for_among_all_that_fit_alone():
-    predictions, y = member_predictions([2.0, 1.9, 1.9, 1.0], n=240)
-    folds = np.arange(240) // 6 % 3
+    predictions, y = member_predictions([1.6, 1.5, 1.5, 1.5], n=900)
+    predictions[:20, 0] = np.eye(3, dtype="float32")[y[:20]]
+    folds = np.arange(900) // 6 % 3
     [layer] = named_combiners("best_member", 3).values()
     free = try_combiner("best_member", layer, predictions, y, folds)
-    within = try_combiner("best_member", layer, predictions, y, folds, selection=budgeted(predictions, y, folds, 3.0))
-    assert within.used == free.used
+    selection = budgeted(predictions, y, folds, 4.0, costs=(4.0, 2.0, 2.0, 2.0))
+    within = try_combiner("best_member", layer, predictions, y, folds, selection=selection)
+    # Two others are better together than the best one alone.
+    assert len(selection.of([0, 1, 2, 3])) == 2
+    assert within.used == free.used == [0]
     np.testing.assert_array_equal(within.out_of_fold, free.out_of_fold)
 
 

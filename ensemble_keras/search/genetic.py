@@ -18,7 +18,8 @@ class GeneticOracle(SearchOracle):
       generation.
 
     The first `population_size` trials are drawn at random. The population is derived from the finished trials
-    whenever a trial is asked for; nothing else is kept.
+    whenever a trial is asked for; nothing else is kept. `benchmarks/results/nk_landscape_variants.md` has what the
+    defaults were chosen by.
 
     Args:
         objective: See `SearchOracle`, as all other arguments that are not named here.

@@ -1,5 +1,6 @@
 """Oracle: the base of all searches, which asks for the next trial and keeps what came of it, in trial files alone."""
 
+import abc
 import itertools
 import pathlib
 import threading
@@ -16,14 +17,15 @@ from ensemble_keras.search.operators import random_genome
 from ensemble_keras.search.pareto import best_first, non_dominated_ranks
 from ensemble_keras.search.trial import SearchTrial, read_trials
 
-# So many proposals in a row may be known already or refused; the second half of them is drawn at random.
+# So many proposals for one trial may be known already or refused; the second half of them is drawn at random, since
+# all that an oracle has in mind may have been tried.
 _MAX_ATTEMPTS = 1000
 # Better or worse, where KerasTuner cannot tell by the name.
 _DIRECTIONS = {**DIRECTIONS, "macs": "min", "parameters": "min"}
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED, TrialStatus.INVALID)
 
 
-class SearchOracle(keras_tuner.Oracle):
+class SearchOracle(keras_tuner.Oracle, abc.ABC):
     """Base of the oracles: a KerasTuner oracle that repeats nothing, resumes exactly, and lives with failures.
 
     - A proposal is a function of the seed, the trial's number and the trials before it. Nothing else is kept between
@@ -90,6 +92,7 @@ class SearchOracle(keras_tuner.Oracle):
         self._lock = threading.RLock()
         self.set_folder(folder)
 
+    @abc.abstractmethod
     def propose(self, rng, finished):
         """Yields proposals until one is taken: the first that was not tried and is not refused.
 
@@ -98,9 +101,9 @@ class SearchOracle(keras_tuner.Oracle):
             finished: List of completed trials, in the order in which they ended.
 
         Yields:
-            Pairs of a genome and its origin, a dict with `"kind"` and `"parents"`.
+            Pairs of a genome and its origin, a dict with `"kind"` and `"parents"`. After 500 of them the next 500 are
+            drawn at random.
         """
-        raise NotImplementedError
 
     @property
     def refused(self):

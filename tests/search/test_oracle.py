@@ -254,6 +254,17 @@ def test_a_damaged_file_loses_its_trial_and_not_the_search(tmp_path):
     assert max(oracle.trials) == "0021"
 
 
+@pytest.mark.parametrize("name", ["generational", "local", "bayesian", "hyperband"])
+def test_every_search_goes_on_without_trials_that_it_had(name, tmp_path):
+    run(build(name, max_trials=19, folder=tmp_path), family_fitness)
+    # The parent of the last one, and a whole round where there are rounds.
+    for number in (0, 14, 15, 16, 17, 18):
+        (tmp_path / f"trial_{number:04d}" / "trial.json").write_text("[")
+    with pytest.warns(UserWarning, match="is damaged"):
+        oracle = run(build(name, max_trials=22, folder=tmp_path), family_fitness)
+    assert len(oracle.finished()) == 22
+
+
 def test_the_last_file_damaged_is_made_again(tmp_path):
     whole = history(run(build(max_trials=20), family_fitness))
     run(build(max_trials=12, folder=tmp_path), family_fitness)

@@ -29,12 +29,12 @@ HEADER = ["what", "test accuracy", "test log loss", "training, seconds", "multip
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", default="../shared", help="folder with data/cifar10")
-    parser.add_argument("--images", type=int, default=4000, help="training images (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=2500, help="training images (default: %(default)s)")
     parser.add_argument("--tests", type=int, default=5000, help="test images (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=12, help="of the CNN, a multiple of 4 (default: %(default)s)")
-    parser.add_argument("--tuning-images", type=int, default=1500, help="of MobileNetV2 (default: %(default)s)")
-    parser.add_argument("--tuning-epochs", type=int, default=2, help="of MobileNetV2 (default: %(default)s)")
+    parser.add_argument("--tuning-images", type=int, default=2000, help="of MobileNetV2 (default: %(default)s)")
+    parser.add_argument("--tuning-epochs", type=int, default=3, help="of MobileNetV2 (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few images, one seed, few epochs")
     options = parser.parse_args(arguments)
     if options.quick:

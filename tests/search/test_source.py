@@ -207,8 +207,8 @@ def test_the_source_builds_the_same_graph(name):
     check_source((NETWORKS | LARGE)[name]())
 
 
-@pytest.mark.parametrize("family", list_families())
-def test_every_family_has_a_source(family):
+@pytest.mark.parametrize("family", ["cnn", "recurrent", "transformer"])
+def test_a_random_genome_has_a_source(family):
     check_source(random_network(family, 0, size=8))
 
 

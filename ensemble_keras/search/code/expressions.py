@@ -164,10 +164,10 @@ def _differing(cls, config, required, where):
     config = {key: value for key, value in config.items() if key != "build_config"}
     usual = {key: value for key, value in _USUAL.items() if key in config}
     given = {key: config[key] for key in (*required, "name") if key in config}
-    default = _config_of(cls, {**usual, **given}, where)
-    kept = {key: v for key, v in config.items() if key in given or plain(v) != plain(default.get(key))}
+    wanted, default = plain(config), plain(_config_of(cls, {**usual, **given}, where))
+    kept = {key: v for key, v in config.items() if key in given or wanted[key] != default.get(key)}
     for candidate in (kept, config):
-        if plain(_config_of(cls, {**usual, **candidate}, where)) == plain(config):
+        if plain(_config_of(cls, {**usual, **candidate}, where)) == wanted:
             return candidate
     refuse(where, "its config does not make the same layer again")
 

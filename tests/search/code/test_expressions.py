@@ -77,3 +77,10 @@ def test_values_without_a_source_are_refused():
         literal({1, 2}, "it")
     with pytest.raises(ValueError, match="constant in bfloat16"):
         literal(keras.ops.ones((2,), dtype="bfloat16"), "it")
+
+
+def test_a_layer_is_written_alike_before_and_after_it_is_built():
+    layer = layers.LayerNormalization(name="a")
+    before = flat(layer_expression(layer))
+    layer.build((None, 4))
+    assert before == flat(layer_expression(layer)) == 'layers.LayerNormalization(name="a")'

@@ -9,8 +9,6 @@ from ensemble_keras.members.initialisation import reinitialised
 from ensemble_keras.search.family import _BUILT_IN, get_family
 from ensemble_keras.search.space import HyperImageClassifier
 
-SHAPES = [(32, 32, 3), (28, 28, 1), (8, 8, 1)]
-
 each_family = pytest.mark.parametrize("family", [get_family(name) for name in _BUILT_IN], ids=lambda f: f.name)
 
 
@@ -40,39 +38,37 @@ def check_network(family, genome, shape):
     assert measured == {"parameters": network.count_params(), "macs": counted.total}
     assert_stock_only(network)
     assert network.input_shape == (None, *shape)
-    images = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype("float32")
-    probabilities = keras.ops.convert_to_numpy(network(images))
-    assert probabilities.shape == (4, 3)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    # It sees the images: those of random weights tell random images apart.
-    features = keras.ops.convert_to_numpy(network.layers[1](images))
-    assert np.isfinite(features).all()
-    assert np.ptp(features, axis=0).max() > 1e-3 * np.abs(features).max()
+    assert network.output_shape == (None, 3)
 
 
 @each_family
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_random_genome_makes_a_classifier_of_known_cost(family, shape):
-    check_network(family, random_genome(family, np.random.default_rng(SHAPES.index(shape))), shape)
+def test_a_random_genome_makes_a_classifier_of_known_cost(family):
+    check_network(family, random_genome(family, np.random.default_rng(0)), (28, 28, 1))
 
 
 @pytest.mark.slow
 @each_family
-@pytest.mark.parametrize("shape", [*SHAPES, (33, 17, 4), (96, 96, 3)], ids=str)
-@pytest.mark.parametrize("seed", [3, 4, 5])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (8, 8, 1), (33, 17, 4), (96, 96, 3)], ids=str)
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_further_genomes_and_sizes_make_classifiers_of_known_cost(family, shape, seed):
     check_network(family, random_genome(family, np.random.default_rng(seed)), shape)
 
 
 @each_family
-def test_one_gradient_step_lowers_the_loss(family):
+def test_images_become_probabilities_and_one_gradient_step_lowers_the_loss(family):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (16, 8, 8, 1)).astype("float32")
     labels = np.arange(16) % 3
     network = network_of(family, smallest(family), (8, 8, 1))
-    network.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", run_eagerly=True)
+    # Op by op is faster for two steps, but not where every operation is compiled.
+    by_op = keras.backend.backend() == "tensorflow"
+    network.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", run_eagerly=by_op)
     first, second = (network.train_on_batch(images, labels) for _ in range(2))
     assert second < first
+    probabilities = network.predict_on_batch(images)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    # It sees the images: it tells random ones apart.
+    assert np.ptp(probabilities, axis=0).max() > 1e-6
 
 
 class Read(dict):

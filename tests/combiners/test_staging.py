@@ -59,6 +59,16 @@ def test_temperatures_that_judge_an_image_were_fitted_without_it():
     assert not np.array_equal(other.sure[~first], stages.sure[~first])
 
 
+def test_the_vote_on_a_fold_has_the_weights_that_were_found_without_it():
+    p, y = cases(400)
+    folds = np.arange(len(y)) % 2
+    # The second member has no weight in the votes on the first fold.
+    weights = np.where(folds[:, None] == 0, [1.0, 0.0, 1.0], [1.0, 1.0, 1.0])
+    sure = cross_fitted_stages(p, p.mean(axis=1), y, weights, np.array([0.1, 0.2, 0.7]), folds).sure
+    np.testing.assert_allclose(sure[folds == 0, 1], sure[folds == 0, 0], atol=1e-6)
+    assert np.abs(sure[folds == 1, 1] - sure[folds == 1, 0]).mean() > 0.05
+
+
 def test_images_leave_at_the_first_step_that_is_sure():
     sure = np.array([[0.9, 0.9], [0.5, 0.9], [0.5, 0.5], [0.8, 0.1]])
     right = np.array([[1, 1, 1], [0, 0, 1], [0, 0, 1], [1, 0, 0]], bool)

@@ -25,8 +25,8 @@ def fit_combiner(combiner, predictions, y, *, features=None, seed=0, folds=None,
 
     Weights of a vote that are to be found are: `SoftVoting(weights="greedy")` comes back with numbers. A linear
     `ConcatenateDense` or `StackedMetaLearner` is solved to its optimum, its L2 strength chosen out of fold.
-    One with hidden units, and a combiner of your own, is trained (AdamW) on all folds but one until the loss on
-    that one stops falling; the best weights are kept.
+    One with hidden units, and a combiner of your own, is trained (AdamW), and an `ArchitectureGate` is fitted
+    (L-BFGS), on all folds but one until the loss on that one stops falling; the best weights are kept.
 
     Args:
         combiner: A combiner layer. It is not changed.

@@ -39,7 +39,8 @@ class ArchitectureGate(base.Combiner):
 
     Args:
         descriptors: List of dicts from name to number, one per member, all with the same names, such as
-            `describe_architecture` gives. `None`: `EnsembleClassifier` describes its members.
+            `describe_architecture` gives; numbers of other names are taken as they are, and had better be of about 1
+            in size. `None`: `EnsembleClassifier` describes its members.
         units: Widths of the hidden layers (ReLU) of the network. Defaults to `(16,)`.
 
     Raises:

@@ -47,7 +47,7 @@ def select_members(
         metric: `"log_loss"`; the name of a scikit-learn scorer that takes labels or probabilities, such as
             `"accuracy"`, `"f1_macro"` or `"roc_auc_ovr"`; a scorer; or a function of `y` and probabilities
             `(n, num_classes)` that gives more for better. Log loss takes seconds for 1,000 members and 50,000 rows;
-            `"accuracy"` and `"balanced_accuracy"` ten times as long, and one more copy of the predictions; any other
+            `"accuracy"` and `"balanced_accuracy"` five times as long, and one more copy of the predictions; any other
             metric is called `members * size * bags / 2` times. Equally good members are told apart by log loss.
             Defaults to `"log_loss"`.
         initial: Int, from 1 to `size`. Number of best members of a bag to start from (sorted start). Defaults to 1.

@@ -126,16 +126,15 @@ def _within_budget(plan):
     """
     if not plan.limits:
         return plan, {}, {}
-    trained = [name for name in plan.trunks if name not in plan.frozen or name in plan.fine_tune]
-    copies = {} if plan.refit else dict.fromkeys(trained, len(np.unique(_folds(plan))))
-    views = 1 + len(view_names(plan.test_time_augmentation))
     members = {
         name: build_member(trunk, len(plan.classes), head=plan.head if name in plan.frozen else "linear")
         for name, trunk in plan.trunks.items()
     }
-    budget = measure(members, plan.limits, copies=copies, views=views)
+    trained = [name for name in plan.trunks if name not in plan.frozen or name in plan.fine_tune]
+    copies = {} if plan.refit else dict.fromkeys(trained, len(np.unique(_folds(plan))))
+    budget = measure(members, plan.limits, copies=copies, views=_view_count(plan))
     budget.check()
-    kept = [name for name in members if budget.fits([name])]
+    kept = {name: member for name, member in members.items() if budget.fits([name])}
     places = [list(members).index(name) for name in kept]
     smaller = dataclasses.replace(
         plan,
@@ -144,20 +143,26 @@ def _within_budget(plan):
         fine_tune={name: settings for name, settings in plan.fine_tune.items() if name in kept},
         combiners={name: restricted(layer, places) for name, layer in plan.combiners.items()},
     )
+    budgets = _budgets_of_combiners(smaller, budget, list(kept.values()))
+    smaller.combiners = {name: smaller.combiners[name] for name in budgets}
+    costs = {name: budget.text([name]) for name in members if name not in kept}
+    return smaller, budgets, {name: f"left out: too costly with {cost}" for name, cost in costs.items()}
+
+
+def _budgets_of_combiners(plan, budget, members):
+    """Returns the `Budget` of each combiner, less what it costs itself, for which some member is left."""
     budgets = {}
-    for name, layer in smaller.combiners.items():
-        described = describe_members(layer, [members[name] for name in kept], [1.0] * len(kept))
-        cost = own_cost(described, _widths(smaller), len(plan.classes))
-        budgets[name] = with_own_cost(budget, name, cost, views=views)
-    fitting = [name for name, of in budgets.items() if of.fits_any()]
+    for name, layer in plan.combiners.items():
+        cost = own_cost(describe_members(layer, members, [1.0] * len(members)), _widths(plan), len(plan.classes))
+        budgets[name] = with_own_cost(budget, name, cost, views=_view_count(plan))
+    fitting = {name: own for name, own in budgets.items() if own.fits_any()}
     if not fitting:
         next(iter(budgets.values())).check()
-    costs = {name: budget.text([name]) for name in members if name not in kept}
-    return (
-        dataclasses.replace(smaller, combiners={name: smaller.combiners[name] for name in fitting}),
-        {name: budgets[name] for name in fitting},
-        {name: f"left out: too costly with {cost}" for name, cost in costs.items()},
-    )
+    return fitting
+
+
+def _view_count(plan):
+    return 1 + len(view_names(plan.test_time_augmentation))
 
 
 def _extract(plan):

@@ -41,7 +41,7 @@ VARIANTS = [
     *({"population_size": size} for size in (10, 30, 50)),
     *({"tournament_size": size} for size in (2, 5, 15, 20)),
     *({"mutation_prob": prob} for prob in (0.08, 0.17)),
-    *({"crossover_prob": prob} for prob in (0, 0.25, 0.75, 1)),
+    *({"crossover_prob": prob} for prob in (0, 0.5, 0.75, 1)),
     {"crossover": "one_point"},
     *({"elitism": size} for size in (0, 3, 5)),
 ]

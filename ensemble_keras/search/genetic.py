@@ -31,7 +31,7 @@ class GeneticOracle(SearchOracle):
         elitism: Int from 0 to `population_size - 1`: how many of a generation stay on. Of no effect in the aging
             mode. Defaults to 1.
         crossover: `"uniform"` or `"one_point"`, see `operators.cross`. Defaults to `"uniform"`.
-        crossover_prob: Float in [0, 1]. How likely a child has two parents. Defaults to 0.5.
+        crossover_prob: Float in [0, 1]. How likely a child has two parents. Defaults to 0.25.
         mutation_prob: Float in [0, 1], with which each gene of a child changes; one changes at least. Defaults to
             `None`: one changes.
         parents: Function from the list of completed trials to a list of ids of those among which parents are drawn,
@@ -51,7 +51,7 @@ class GeneticOracle(SearchOracle):
         tournament_size=None,
         elitism=1,
         crossover="uniform",
-        crossover_prob=0.5,
+        crossover_prob=0.25,
         mutation_prob=None,
         parents=None,
         **options,

@@ -14,7 +14,7 @@ def progress_bar(description, total, *, unit="images", verbose=1):
         verbose: 0 shows nothing, and so does a `total` of 0.
 
     Yields:
-        `advance(count)`.
+        `advance(count, description=None)`, the second to show another text from now on.
     """
     # Loaded with the first bar: whoever only imports the library does not wait for it.
     from rich import progress
@@ -32,4 +32,4 @@ def progress_bar(description, total, *, unit="images", verbose=1):
     )
     with progress.Progress(*columns, disable=not (verbose and total)) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda count=1: bar.advance(task, count)
+        yield lambda count=1, description=None: bar.update(task, advance=count, description=description)

@@ -1,5 +1,10 @@
 """A search that takes seconds: networks of a few hundred weights on images of 8 pixels."""
 
+import os
+import pathlib
+import signal
+
+import keras
 import numpy as np
 
 from ensemble_keras.search.space import HyperImageClassifier
@@ -23,3 +28,16 @@ def tiny_images(n=120, seed=0):
     x[y == 0, :, :4] += 60
     x[y == 1, :, 4:] += 60
     return x.astype("uint8"), y
+
+
+class KillOnce(keras.callbacks.Callback):
+    """Kills the first process that trains; the file `marker` says that it was done."""
+
+    def __init__(self, marker):
+        super().__init__()
+        self.marker = pathlib.Path(marker)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -38,6 +38,7 @@ class Job:
         max_seconds: Float, how long it may train, or `None`.
         checkpoint: Path of the file that keeps the state on the way, or `None`.
         callbacks: Tuple of `keras.callbacks.Callback`s.
+        stop_after: Int, the epochs after which to stop in any case, or `None`.
     """
 
     trial_id: str
@@ -55,6 +56,7 @@ class Job:
     max_seconds: float | None
     checkpoint: pathlib.Path | None
     callbacks: tuple = ()
+    stop_after: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,14 @@ def evaluate(job):
             verbose=0,
         )
         stop = Judge(job.settings.monitor, job.bounds) if job.bounds else None
-        result = trainer.run(job.train, job.selection, seed=job.seed, checkpoint=job.checkpoint, stop=stop)
+        result = trainer.run(
+            job.train,
+            job.selection,
+            seed=job.seed,
+            epochs=job.stop_after,
+            checkpoint=job.checkpoint,
+            stop=stop,
+        )
         if not np.isfinite(result.history["loss"]).all() or not result.best_epoch:
             raise FloatingPointError(result.note or "no epoch gave a finite figure")
         predictions = [images.predict(network) for images in (job.selection, job.comparison)]

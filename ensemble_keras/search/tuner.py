@@ -42,6 +42,8 @@ ALGORITHMS = {
     "bayesian": BayesianOracle,
     "hyperband": HyperbandOracle,
 }
+# Arguments of KerasTuner's tuner that say how it trains.
+_HOW_TO_TRAIN = ("optimizer", "loss", "metrics", "max_model_size", "distribution_strategy", "executions_per_trial")
 # What a trial reports besides the figures of its images.
 _COSTS = ("parameters", "macs")
 
@@ -70,7 +72,8 @@ class ArchitectureSearch(keras_tuner.Tuner):
         project_name: String, the search's folder in it. Defaults to `"search"`.
         overwrite: Whether to begin anew where the folder holds a search. Defaults to `False`: to go on with it.
         oracle_options: Dict of further arguments of the algorithm's oracle, such as `{"population_size": 50}`.
-        **tuner_options: Further arguments of `keras_tuner.Tuner`: for a hypermodel of one's own.
+        **tuner_options: Further arguments of `keras_tuner.Tuner`. Those of training and of the size of networks are
+            for a hypermodel of one's own: a `HyperImageClassifier` has genes, limits, and `settings` of `search`.
 
     Raises:
         ValueError: If an option is not as described.
@@ -120,6 +123,12 @@ class ArchitectureSearch(keras_tuner.Tuner):
         options = {"objective": objectives, "max_trials": max_trials, "seed": seed, **(oracle_options or {})}
         if self._is_ours:
             options |= {"hyperparameters": hypermodel.hyperparameters(), "refusal": hypermodel.refusal}
+            foreign = [name for name in _HOW_TO_TRAIN if name in tuner_options]
+            if foreign:
+                raise ValueError(
+                    f"{', '.join(map(repr, foreign))} belong to a hypermodel of your own. For a HyperImageClassifier "
+                    "give its `training` or `max_parameters`, or `settings` and `class_weight` of `search`."
+                )
         if parents == "ensemble":
             if algorithm != "genetic":
                 raise ValueError(f"`parents='ensemble'` needs `algorithm='genetic'`. Received: {algorithm!r}.")
@@ -261,7 +270,9 @@ class ArchitectureSearch(keras_tuner.Tuner):
                     f"The weights of trial {trial.trial_id} are not kept (keep={self.keep}). Call `search` with the "
                     "arguments that it had: it finishes at once, and the trial can then be trained as it was."
                 )
-            self._records.keep_weights(trial.genome_id, evaluate(self._make_job(trial)).weights)
+            epochs = len(self._records.evaluation(trial.genome_id).history["loss"])
+            job = dataclasses.replace(self._make_job(trial), bounds={}, stop_after=epochs)
+            self._records.keep_weights(trial.genome_id, evaluate(job).weights)
         network = self.hypermodel.network(trial.hyperparameters.values)
         network.set_weights(self._records.weights(trial.genome_id))
         return network
@@ -327,8 +338,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
         self._records = Records(self.project_dir, fingerprint(trained))
 
     def _run(self, executor, workers, verbose):
-        title = f"Searching {self.project_name}"
-        with progress_bar(title, self.oracle.max_trials, unit="trials", verbose=verbose) as advance:
+        with progress_bar(self._title(), self.oracle.max_trials, unit="trials", verbose=verbose) as advance:
             advance(len(self.completed_trials()))
 
             def ask():
@@ -344,7 +354,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
                         return job
                     self._records.describe(job.genome, known)
                     self._end(trial, known)
-                    advance()
+                    advance(description=self._title())
 
             def tell(job, outcome):
                 trial = self.oracle.trials[job.trial_id]
@@ -353,9 +363,14 @@ class ArchitectureSearch(keras_tuner.Tuner):
                     return
                 self._records.keep(job.genome, outcome.value)
                 self._end(trial, outcome.value)
-                advance()
+                advance(description=self._title())
 
             run_units(evaluate, ask, tell, executor=executor, workers=workers)
+
+    def _title(self):
+        best, failed = self.completed_trials()[:1], len(self.oracle.failed())
+        title = f"Searching, best {self._figure} {best[0].score:.4f}" if best else "Searching"
+        return f"{title}, {failed} failed" if failed else title
 
     def _job(self, make, fixed, epochs, trial):
         values = active_values(self.oracle.get_space(), trial.hyperparameters.values)

@@ -7,7 +7,7 @@ import keras_tuner
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_search import FAMILIES, tiny_images, tiny_space
+from tiny_search import FAMILIES, KillOnce, tiny_images, tiny_space
 
 from ensemble_keras.search import tuner as tuner_module
 from ensemble_keras.search.genetic import GeneticOracle
@@ -187,6 +187,11 @@ def test_poor_trials_stop_early(tmp_path):
     assert (stopped["epochs"] < 3).all()
     assert stopped["reason"].str.contains("was needed to go on").all()
     assert (table["epochs"] == 3).any()
+    # Whoever asks for its network gets what was trained, not what would be trained by now.
+    trial = next(trial for trial in tuner.completed_trials() if trial.message)
+    tuner._records.keep_weights_of([])
+    (predicted,), _ = tuner.predictions([trial])
+    np.testing.assert_allclose(tuner.data.selection.predict(tuner.load_model(trial)), predicted, atol=1e-6)
 
 
 def test_failures_are_noted_with_their_reason_and_replaced(tmp_path, monkeypatch):
@@ -269,6 +274,16 @@ def test_own_processes_train_what_this_one_would(searched, tmp_path):
         assert row["val_loss"] == pytest.approx(alone.loc[genome, "val_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing_but_time(tmp_path):
+    tuner = GeneticSearch(tiny_space(), max_trials=4, population_size=3, directory=tmp_path)
+    killer = KillOnce(tmp_path / "killed")
+    tuner.search(*tiny_images(), epochs=1, executor=2, callbacks=[killer], verbose=0)
+    assert killer.marker.exists()
+    assert tuner.leaderboard()["status"].tolist() == ["COMPLETED"] * 4
+    assert tuner.leaderboard()["genome"].is_unique
+
+
 def test_any_keras_tuner_hypermodel_can_be_searched(tmp_path):
     def build(hp):
         model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
@@ -298,6 +313,8 @@ def test_bad_arguments_are_refused(tmp_path):
         ArchitectureSearch(tiny_space(), algorithm="random", parents="ensemble", **folder)
     with pytest.raises(ValueError, match="`seed` must be an int"):
         ArchitectureSearch(tiny_space(), seed=-1, **folder)
+    with pytest.raises(ValueError, match="'optimizer', 'loss' belong to a hypermodel of your own"):
+        ArchitectureSearch(tiny_space(), optimizer="sgd", loss="mse", **folder)
     tuner = ArchitectureSearch(tiny_space(3), **folder)
     with pytest.raises(ValueError, match="The space is of 3 classes. Received: images of 2."):
         tuner.search(*tiny_images(), verbose=0)

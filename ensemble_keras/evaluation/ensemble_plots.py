@@ -62,7 +62,8 @@ def plot_diversity(table, ax=None, *, label=None):
     else:
         bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
         # The sign that does not occur is no part of the scale.
-        bar.ax.set_ylim(min(0, np.nanmin(values)), max(0, np.nanmax(values)))
+        low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+        bar.ax.set_ylim(low, high if high > low else largest)
         bar.ax.tick_params(color=GRID, labelcolor=ax.xaxis.label.get_color(), labelsize=9)
         bar.outline.set_edgecolor(GRID)
     return ax

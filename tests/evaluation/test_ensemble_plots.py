@@ -54,7 +54,10 @@ def test_members_that_never_differ_can_be_drawn():
     assert [text.get_text() for text in ax.texts] == ["0.00", "0.00"]
     almost = pd.DataFrame([[1, -0.001], [-0.001, 1]])
     assert [text.get_text() for text in plot_diversity(almost).texts] == ["0.00", "0.00"]
-    assert not plot_diversity(pd.DataFrame(np.full((1, 1), np.nan))).texts
+    for value in (0.0, np.nan):
+        assert not plot_diversity(pd.DataFrame(np.full((1, 1), value))).texts
+        [_, bar] = plot_diversity(pd.DataFrame(np.full((20, 20), value))).figure.axes
+        assert bar.get_ylim() == (0, 1)
 
 
 def test_the_front_is_a_line_of_steps_over_all_sets(front):

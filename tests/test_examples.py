@@ -27,6 +27,13 @@ SMALL = [
 ROWS = ["CNN(filters=(4, 8))", "CNN(filters=(8,))", "concatenate", "soft_voting", "stacking"]
 
 
+@pytest.fixture
+def search_example(monkeypatch):
+    """A function that loads an example which reads its images by a module beside it."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return example
+
+
 def example(name):
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -136,3 +143,47 @@ def test_digits_demo_writes_a_model_and_a_page(tmp_path, capsys):
     model, card = ek.load_ensemble(tmp_path / "ensemble.keras")
     assert card["class_names"] == list("0123456789")
     assert model.output_shape == (None, 10)
+
+
+@pytest.mark.slow
+def test_cifar100_nas_ends_in_one_model_and_goes_on(tmp_path, capsys, search_example):
+    options = ["--data", "digits", "--epochs", "1", "--images", "400", "--families", "cnn", "recurrent"]
+    options += ["--max-macs", "2e6", "--members", "2", "--output", str(tmp_path)]
+    table = search_example("cifar100_nas").main([*options, "--trials", "3"])
+    printed = capsys.readouterr().out
+    assert "points over the best single network" in printed
+    assert table.index.tolist() == ["best single", "greedy", "top", "gated"]
+    model, card = ek.load_ensemble(tmp_path / "ensemble.keras")
+    assert card["class_names"] == list("0123456789")
+    assert card["verdict"] in printed
+    (_, _), (x, y) = search_example("_images").load("digits")
+    accuracy = np.mean(model.predict(x, verbose=0).argmax(axis=1) == y)
+    assert table.loc["greedy", "accuracy"] == pytest.approx(accuracy, abs=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} >= {"report.html", "search.png", "search", "evaluations"}
+    with pytest.raises(SystemExit):
+        search_example("cifar100_nas").main([*options, "--trials", "4"])
+    assert "--resume goes on with it" in capsys.readouterr().err
+    search_example("cifar100_nas").main([*options, "--trials", "4", "--resume"])
+    assert len(pd.read_csv(tmp_path / "search" / "trials.csv")) == 4
+
+
+@pytest.mark.slow
+def test_cifar10_genetic_leaves_a_champion(tmp_path, capsys, search_example):
+    accuracy = search_example("cifar10_genetic").main(["--smoke", "--output", str(tmp_path)])
+    assert f"{accuracy:.4f} on 360 test images" in capsys.readouterr().out
+    trials = pd.read_csv(tmp_path / "search" / "trials.csv")
+    assert len(trials) == 8
+    for genome in trials["genome"]:
+        assert (tmp_path / "search" / "stats" / genome[:16] / "1.json").exists()
+        assert (tmp_path / "search" / "architectures" / f"{genome[:16]}.py").exists()
+    assert "ensemble_keras" not in (tmp_path / "search" / "champion.py").read_text()
+
+
+def test_images_of_a_search_come_from_a_file_too(tmp_path, search_example):
+    arrays = {name: np.zeros((4, 8, 8, 3), "uint8") for name in ("x_train", "x_test")}
+    np.savez(tmp_path / "some.npz", **arrays, y_train=np.arange(4)[:, None], y_test=np.arange(4))
+    (x, y), (x_test, _) = search_example("_images").load(str(tmp_path / "some.npz"))
+    assert x.shape == x_test.shape == (4, 8, 8, 3)
+    assert y.tolist() == [0, 1, 2, 3]
+    with pytest.raises(SystemExit, match="digits or a file that ends in .npz"):
+        search_example("_images").load("digit")

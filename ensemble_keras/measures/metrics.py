@@ -8,15 +8,15 @@ from sklearn import metrics as sk
 
 from ensemble_keras._validation import check_labels, rows_text
 
-# Rows of a float16 softmax sum to 1 within this; a table of logits or of votes does not.
-SUM_TOLERANCE = 1e-3
+# Rows of a softmax in float16 or bfloat16 sum to 1 within this; a table of logits or of votes does not.
+SUM_TOLERANCE = 2e-3
 
 
 def check_probabilities(probabilities, num_classes=None, name="probabilities"):
     """Returns a table of class probabilities as a float array, or raises `ValueError`.
 
     Args:
-        probabilities: Array of shape `(n, num_classes)` whose rows sum to 1 (within 0.001). For two classes a
+        probabilities: Array of shape `(n, num_classes)` whose rows sum to 1 (within 0.002). For two classes a
             column `(n,)` or `(n, 1)` of p, the probability of class 1, is taken too and becomes `[1 - p, p]`.
         num_classes: The number of columns that must be there. Defaults to `None`: any number from 2.
         name: What messages call the table, such as `"members['VGG16']"`.

@@ -19,7 +19,7 @@ def check_predictions(predictions):
     """Returns a float32 table of probabilities `(n, members, num_classes)`, or raises `ValueError`.
 
     One column, sigmoid outputs `p`, becomes `[1 - p, p]`. NaN, values outside [0, 1] and rows that do not sum to 1
-    within 0.001 are refused; the message names member and rows. A float32 table is not copied.
+    within 0.002 are refused; the message names member and rows. A float32 table is not copied.
     """
     table = np.asarray(predictions if predictions is not None else [], dtype="float32")
     if table.ndim != 3 or 0 in table.shape:

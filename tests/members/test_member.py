@@ -37,6 +37,23 @@ def test_a_named_backbone_gets_its_own_size_unless_told_otherwise():
     assert ek.build_member("CNN", 2, weights=None, image_size=(32, 48)).input_shape == (None, 32, 48, 3)
 
 
+def test_a_given_backbone_brings_its_own_number_of_channels():
+    images = keras.Input((8, 8, 1))
+    backbone = keras.Model(images, keras.layers.Conv2D(4, 3)(images), name="grey")
+    member = ek.build_member(backbone, 3)
+    assert member.input_shape == (None, 8, 8, 1)
+    # Around it stands the pooling, and the features are those of the map.
+    x = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1)).astype("float32")
+    features = keras.Model(member.inputs, member.get_layer("features").output).predict(x, verbose=0)
+    np.testing.assert_allclose(features, backbone.predict(x, verbose=0).mean(axis=(1, 2)), rtol=1e-5)
+    resized = ek.build_backbone(backbone, input_shape=(16, 16, 1), resize_to=8)
+    assert resized.output_shape == (None, 4)
+    with pytest.raises(ValueError, match=r"grey takes images of shape .* Received: input_shape=\(8, 8, 3\)"):
+        ek.build_backbone(backbone, input_shape=(8, 8, 3))
+    with pytest.raises(ValueError, match=r"must be \(height, width, 3\), in pixels. Received: \(32, 32, 1\)"):
+        ek.build_backbone("CNN", input_shape=(32, 32, 1), weights=None)
+
+
 def test_set_head_sets_what_fits():
     member = ek.build_member(random_backbone("a"), 3)
     kernel, bias = np.ones((32, 3), "float32"), np.arange(3, dtype="float32")

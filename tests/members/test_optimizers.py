@@ -33,6 +33,16 @@ def test_a_rate_of_a_variable_is_that_of_an_optimizer_of_its_own(name, gradient)
     assert optimizer.weight_decay == 0.3
 
 
+def test_without_a_number_of_steps_the_learning_rate_stays():
+    trained = variables()
+    optimizer = build_optimizer(ek.Training(learning_rate=0.1), trained, steps_per_epoch=None)
+    rates = []
+    for _ in range(3):
+        rates.append(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+        optimizer.apply([keras.ops.ones(v.shape) for v in trained], trained)
+    assert rates == pytest.approx([0.1] * 3)
+
+
 def test_weights_decay_and_scales_and_shifts_do_not():
     kernel, bias = keras.Variable(np.ones((2, 2), "float32")), keras.Variable(np.ones(2, "float32"))
     settings = ek.FineTuning(weight_decay=0.5, **SETTINGS)

@@ -11,6 +11,8 @@ from ensemble_keras.combiners.calibration import fit_temperature, fit_temperatur
 
 # What a cascade saves is weighed against its loss at these prices: shares of the full cost per unit of accuracy.
 _PRICES = np.geomspace(1e4, 0.1, 100)
+# Thresholds are so much below what the last image that leaves has: compiled, members differ in the last digits.
+_ROUNDING = 1e-6
 # Each round sets every threshold anew, given the others; two or three rounds change nothing more.
 _ROUNDS = 20
 
@@ -174,7 +176,10 @@ class _Search:
         # Images that are equally sure leave together.
         total[:-1][sure[:-1] == sure[1:]] = -np.inf
         best = total.argmax()
-        return sure[best] if total[best] > 0 else np.inf
+        if total[best] <= 0:
+            return np.inf
+        gap = sure[best] - sure[best + 1] if best + 1 < len(sure) else np.inf
+        return sure[best] - min(_ROUNDING, gap / 2)
 
     def _of_going_on(self, step, thresholds):
         """Returns what each image costs and loses after a step, if it does not leave there."""

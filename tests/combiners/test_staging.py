@@ -101,8 +101,18 @@ def test_equally_sure_images_leave_together():
     losses = np.array([[0.0], [0.0], [0.9], [0.0], [0.0]] + [[0.9]] * 5)
     search = _Search(sure, losses, np.array([0.1, 0.9]))
     # Two of the five would pay for themselves at any price; all five do up to 5.
-    assert search.thresholds(4.9).tolist() == [1.0]
+    assert search.thresholds(4.9) == pytest.approx([1.0], abs=2e-6)
     assert search.thresholds(5.1).tolist() == [np.inf]
+
+
+def test_an_image_that_decided_on_a_threshold_leaves_there_however_its_last_digits_are_rounded():
+    sure = np.array([[0.9], [0.9 - 1e-9], [0.8], [0.8 - 1e-9], [0.5]])
+    for losing, least in (([1, 2, 3, 4], 0), ([2, 3, 4], 1), ([4], 3), ([], 4)):
+        losses = np.isin(np.arange(5), losing)[:, None].astype(float)
+        [threshold] = _Search(sure, losses, np.array([0.1, 0.9])).thresholds(10.0)
+        # Below the last that leaves, by what rounding may do; above the first that stays.
+        assert sure[least, 0] - 2e-6 < threshold < sure[least, 0]
+        assert least == 4 or threshold > sure[least + 1, 0]
 
 
 def test_the_path_keeps_its_promise_on_its_images_and_costs_less_for_more():

@@ -45,7 +45,8 @@ class Candidate:
         combiner: The layer as given.
         fitted: The layer of `joined` members, fitted on all rows; `None` where that needs their final features.
         out_of_fold: `(n, num_classes)` probabilities of the combined members; each row by members and a combiner
-            that did not see it. One number is chosen on all rows: the L2 strength of a linear combiner.
+            that did not see it. Single numbers are chosen on all rows: the L2 strength of a linear combiner, and each
+            member's temperature and the skill that a gate is told of it.
         seconds: Float.
         used: List of ints, the members that it asks: a vote leaves out those of weight 0.
         joined: List of ints, the members that the layer takes; `None`: all.

@@ -114,12 +114,15 @@ def evaluate(job):
         FloatingPointError: If the loss became NaN.
         MemoryError: If not even one image at a time fits.
         TrialTimeoutError: If it took longer than `max_seconds`.
+        ValueError: If the network has layers that are not Keras' own.
     """
     start = time.perf_counter()
     try:
         built = job.hypermodel.network(job.values)
         network = reinitialised(built, job.seed)
         network.name = built.name
+        # First: a layer that is not Keras' own is refused before time is spent on it.
+        source = to_source(built)
         clock = [] if job.max_seconds is None else [_Clock(job.max_seconds)]
         trainer = Trainer(
             network,
@@ -148,7 +151,7 @@ def evaluate(job):
             time.perf_counter() - start,
             result.note,
             np.concatenate(predictions),
-            to_source(built),
+            source,
             network.get_weights(),
         )
     finally:

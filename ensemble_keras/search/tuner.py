@@ -1,5 +1,6 @@
 """Tuner: searches architectures trial by trial, resumes after a kill, and keeps what an ensemble is made of."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -114,7 +115,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
         self.halving = SuccessiveHalving() if halving is True else halving
         self._is_ours = isinstance(hypermodel, HyperImageClassifier)
         # What `search` sets.
-        self.data = self._records = self._make_job = self._champion = None
+        self.data = self._records = self._make_job = self._champion = self._end_reason = None
         self._predictions = {}
         objectives, self._figure = _objectives(objective)
         self._described = {"algorithm": algorithm, "objective": objective, "parents": parents} | (
@@ -197,7 +198,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
         Raises:
             BadImagesError: If images of a dataset cannot be decoded.
-            RuntimeError: If another process works in the folder.
+            RuntimeError: If another process works in the folder, or no trial succeeds; it says why.
             ValueError: If an argument is not as described, or the folder holds a search on other images or with other
                 settings, whose figures would not compare.
         """
@@ -347,6 +348,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
                     free = (f"worker{i}" for i in itertools.count() if f"worker{i}" not in self.oracle.ongoing_trials)
                     trial = self.oracle.create_trial(next(free))
                     if trial.status != TrialStatus.RUNNING:
+                        self._end_reason = trial.message
                         return None
                     job = self._make_job(trial)
                     known = self._records.evaluation(job.genome)
@@ -366,6 +368,23 @@ class ArchitectureSearch(keras_tuner.Tuner):
                 advance(description=self._title())
 
             run_units(evaluate, ask, tell, executor=executor, workers=workers)
+        self._tell_of_an_early_end()
+
+    def _tell_of_an_early_end(self):
+        """Says why there are fewer trials than asked for."""
+        found = len(self.oracle.finished())
+        if found >= self.oracle.max_trials:
+            return
+        reasons = [trial.message for trial in self.oracle.failed()] + list(self.oracle.refused.values())
+        often = collections.Counter(reasons).most_common(1)
+        text = (
+            f"The search ended with {found} of {self.oracle.max_trials} trials. {self._end_reason}"
+            + (f" Most often: {often[0][0]}" if often else "")
+            + " See `leaderboard()`, and widen the space or its limits."
+        )
+        if not found:
+            raise RuntimeError(text)
+        warnings.warn(text, stacklevel=4)
 
     def _title(self):
         best, failed = self.completed_trials()[:1], len(self.oracle.failed())

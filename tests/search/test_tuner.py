@@ -10,6 +10,7 @@ import pytest
 from tiny_search import FAMILIES, KillOnce, tiny_images, tiny_space
 
 from ensemble_keras.search import tuner as tuner_module
+from ensemble_keras.search.family import Family
 from ensemble_keras.search.genetic import GeneticOracle
 from ensemble_keras.search.halving import SuccessiveHalving
 from ensemble_keras.search.space import HyperImageClassifier
@@ -218,7 +219,8 @@ def test_failures_are_noted_with_their_reason_and_replaced(tmp_path, monkeypatch
 
 def test_a_trial_that_takes_too_long_has_failed(tmp_path):
     tuner = ArchitectureSearch(tiny_space(), max_trials=1, directory=tmp_path, oracle_options={"max_failed": 1})
-    tuner.search(*tiny_images(), epochs=1, max_seconds_per_trial=1e-9, verbose=0)
+    with pytest.raises(RuntimeError, match="with 0 of 1 trials. 2 trials have failed.* TrialTimeoutError: not ready"):
+        tuner.search(*tiny_images(), epochs=1, max_seconds_per_trial=1e-9, verbose=0)
     assert tuner.leaderboard()["reason"].str.startswith("TrialTimeoutError: not ready after 1e-09 seconds").all()
     assert len(tuner.leaderboard()) == 2
 
@@ -226,7 +228,8 @@ def test_a_trial_that_takes_too_long_has_failed(tmp_path):
 def test_a_loss_that_is_no_number_has_failed(tmp_path):
     space = HyperImageClassifier(2, (8, 8, 1), families=FAMILIES, training={"learning_rate": [1e30]})
     tuner = ArchitectureSearch(space, max_trials=1, directory=tmp_path, oracle_options={"max_failed": 0})
-    tuner.search(*tiny_images(), epochs=2, verbose=0)
+    with pytest.raises(RuntimeError, match="loss became NaN"):
+        tuner.search(*tiny_images(), epochs=2, verbose=0)
     assert tuner.leaderboard()["reason"].str.startswith("FloatingPointError: loss became NaN").all()
 
 
@@ -320,3 +323,28 @@ def test_bad_arguments_are_refused(tmp_path):
         tuner.search(*tiny_images(), verbose=0)
     with pytest.raises(TypeError, match="takes no argument 'epoch'"):
         tuner.search(*tiny_images(), epoch=3, verbose=0)
+
+
+class Doubled(keras.layers.Layer):
+    """A layer that is not Keras' own."""
+
+    def call(self, x):
+        return 2 * x
+
+
+def test_a_search_that_finds_nothing_to_try_says_why(tmp_path):
+    family = Family("doubled", {"filters": (4, 8)}, lambda images, values: Doubled(name="twice")(images))
+    tuner = ArchitectureSearch(HyperImageClassifier(2, (8, 8, 1), families=[family]), directory=tmp_path)
+    with pytest.raises(RuntimeError, match=r"ended with 0 of 100 trials. .* Most often: .* not known: .*/twice"):
+        tuner.search(*tiny_images(), epochs=1, verbose=0)
+
+
+def test_an_exhausted_space_ends_the_search_with_what_there_is(tmp_path):
+    family = {"cnn": {"blocks": [2], "filters": [4], "widening": [1.5], "norm": ["none"], "dropout": [0.0]}}
+    family["cnn"] |= {"kernel_size": [3], "pooling": ["max", "average"]}
+    training = {"learning_rate": [1e-3], "weight_decay": [1e-4], "dropout": [0.0]}
+    space = HyperImageClassifier(2, (8, 8, 1), families=family, training=training)
+    tuner = ArchitectureSearch(space, max_trials=3, directory=tmp_path)
+    with pytest.warns(UserWarning, match="The search ended with 2 of 3 trials"):
+        tuner.search(*tiny_images(), epochs=1, verbose=0)
+    assert len(tuner.leaderboard()) == 2

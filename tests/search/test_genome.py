@@ -5,6 +5,7 @@ import keras_tuner
 import numpy as np
 import pytest
 
+from ensemble_keras.search.family import hyperparameter
 from ensemble_keras.search.genome import active_values, genes, genome_id
 
 
@@ -58,6 +59,20 @@ def test_only_what_takes_effect_is_active(space, changed, names):
     active = active_values(space, values)
     assert list(active) == names
     assert active == {name: values[name] for name in names}
+
+
+def test_what_depends_on_something_inactive_is_inactive():
+    space = keras_tuner.HyperParameters()
+    space.merge(
+        [
+            hyperparameter("a", (1, 2)),
+            hyperparameter("b", (1, 2), {"a": (2,)}),
+            hyperparameter("c", (1, 2), {"b": (2,)}),
+        ]
+    )
+    assert list(active_values(space, {"a": 2, "b": 2, "c": 2})) == ["a", "b", "c"]
+    # A parent's value that is left over from another genome fulfils no condition.
+    assert list(active_values(space, {"a": 1, "b": 2, "c": 2})) == ["a"]
 
 
 def test_the_values_that_the_space_holds_play_no_part(space):

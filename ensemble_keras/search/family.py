@@ -72,19 +72,7 @@ class Family:
             raise ValueError(f"`build` must be a function of images and values. Received: {self.build!r}.")
         genes = {name: gene if isinstance(gene, Gene) else Gene(gene) for name, gene in self.genes.items()}
         object.__setattr__(self, "genes", genes)
-        names = list(genes)
-        for place, (name, gene) in enumerate(genes.items()):
-            for parent, values in gene.when.items():
-                if parent not in names[:place]:
-                    raise ValueError(
-                        f"`when` of the gene {name!r} must name a gene before it. Received: {parent!r}."
-                        f"{suggest(parent, names[:place])}"
-                    )
-                if not values or not set(values) <= set(genes[parent].choices):
-                    raise ValueError(
-                        f"`when` of the gene {name!r} must hold choices of {parent!r}: {genes[parent].choices}. "
-                        f"Received: {values}."
-                    )
+        _check_conditions(genes)
 
     def edited(self, choices):
         """Returns the family with other choices for some of its genes.
@@ -102,7 +90,6 @@ class Family:
             ValueError: If there is no such gene, or its choices are of another type or beyond what others depend on.
         """
         genes = dict(self.genes)
-        parents = {parent for gene in genes.values() for parent in gene.when}
         for name, values in choices.items():
             if name not in genes:
                 raise ValueError(
@@ -110,13 +97,18 @@ class Family:
                     f"{', '.join(genes)}."
                 )
             genes[name] = Gene(_of_type(genes[name].choices, values, name), genes[name].when)
-            added = [value for value in genes[name].choices if value not in self.genes[name].choices]
-            if added and name in parents:
-                raise ValueError(
-                    f"Other genes depend on {name!r} of the family {self.name!r}, which can only be narrowed: "
-                    f"{self.genes[name].choices}. Received: {added}. For more, register a family of your own."
-                )
+            self._check_narrowed(name, genes[name].choices)
         return dataclasses.replace(self, genes=_reachable(genes))
+
+    def _check_narrowed(self, name, choices):
+        """Raises `ValueError` if a gene has new choices and others depend on it."""
+        known = self.genes[name].choices
+        added = [value for value in choices if value not in known]
+        if added and any(name in gene.when for gene in self.genes.values()):
+            raise ValueError(
+                f"Other genes depend on {name!r} of the family {self.name!r}, which can only be narrowed: {known}. "
+                f"Received: {added}. For more, register a family of your own."
+            )
 
     def hyperparameters(self):
         """Returns the genes as KerasTuner's, named `"<family>/<gene>"` and active where `"family"` is this one."""
@@ -233,6 +225,24 @@ def _checked_choices(choices):
     if len(set(choices)) < len(choices):
         raise ValueError(f"Choices must differ from each other. Received: {choices!r}.")
     return choices
+
+
+def _check_conditions(genes):
+    """Raises `ValueError` unless every `when` names earlier genes and choices of theirs."""
+    before = {}
+    for name, gene in genes.items():
+        for parent, values in gene.when.items():
+            if parent not in before:
+                raise ValueError(
+                    f"`when` of the gene {name!r} must name a gene before it. Received: {parent!r}."
+                    f"{suggest(parent, before)}"
+                )
+            if not values or not set(values) <= set(before[parent].choices):
+                raise ValueError(
+                    f"`when` of the gene {name!r} must hold choices of {parent!r}: {before[parent].choices}. "
+                    f"Received: {values}."
+                )
+        before[name] = gene
 
 
 def _of_type(known, values, name):

@@ -91,7 +91,9 @@ def _anonymous(config):
     # When a model was compiled or built changes nothing in what it computes.
     config = {k: v for k, v in config.items() if k not in ("compile_config", "build_config", "shared_object_id")}
     if _is_layers(config.get("layers")):
-        places = {layer["config"].get("name"): f"#{place}" for place, layer in enumerate(config["layers"])}
+        # The config that Keras makes of a layer's arguments may be without its name.
+        names = [layer.get("name", layer["config"].get("name")) for layer in config["layers"]]
+        places = {name: f"#{place}" for place, name in enumerate(names)}
         config["layers"] = [
             _anonymous_layer(_renamed(layer, places), f"#{place}") for place, layer in enumerate(config["layers"])
         ]

@@ -184,6 +184,22 @@ def test_a_layer_that_is_named_as_a_value_is_not_taken_for_it():
     assert halves != wholes
 
 
+class Scaled(keras.layers.Layer):
+    """A layer whose config Keras makes of its arguments, without its name."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_a_layer_without_a_config_of_its_own_is_known_by_its_arguments():
+    two, again, three = (architecture_fingerprint(network(Scaled(factor))) for factor in (2, 2, 3))
+    assert two == again != three
+
+
 def test_the_fingerprint_knows_which_layer_is_joined_to_which():
     def joined(swapped, names):
         inputs = keras.Input((4, 4, 3))

@@ -10,7 +10,8 @@ def call_members(members, nested, takes, *, share=True):
     """Returns a function from images to what the combiner takes of each member, every shared stem run once.
 
     A stem is what a member does up to its layer `"features"`. Members have the same one if its layers are the same
-    objects, as those of two heads on one backbone are, or copies of equal architecture and weights.
+    objects, as those of two heads on one backbone are, or copies of equal architecture and weights; layers that are
+    not Keras' own must be the same objects.
 
     The heads stay apart, for they cannot be joined exactly: a mean of softmax outputs is no dense layer, nor is one
     of their logarithms, where probabilities below 1e-7 count as 1e-7. The heads of a frozen member's folds are one
@@ -103,7 +104,14 @@ def _are_same(one, other):
         return False
     if not all(a is b or _equal(a, b) for a, b in zip(one.weights, other.weights, strict=True)):
         return False
+    if _own_layers(one) != _own_layers(other):
+        return False
     return architecture_fingerprint(one) == architecture_fingerprint(other)
+
+
+def _own_layers(model):
+    """Returns the ids of the layers that are not Keras' own: what these compute their config need not tell."""
+    return [id(layer) for layer in model._flatten_layers() if type(layer).__module__.partition(".")[0] != "keras"]
 
 
 def _equal(one, other):

@@ -85,6 +85,25 @@ def test_what_differs_is_not_shared():
     assert shared_stems(unlike) == [None] * 4
 
 
+class Scaled(keras.layers.Layer):
+    """A layer whose config does not tell all that it computes."""
+
+    factor = 1.0
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_copies_of_a_layer_of_ones_own_are_not_taken_for_equal():
+    def backbone(layer):
+        return keras.Sequential([keras.Input((8, 8, 3)), layer, keras.layers.GlobalAveragePooling2D()])
+
+    one, two = Scaled(), Scaled()
+    two.factor = 2.0
+    members = [heads_on(backbone(layer), name)[0] for layer, name in ((one, "a"), (two, "b"), (one, "c"))]
+    assert [stem and stem.name for stem in shared_stems(members)] == ["a_stem", None, "a_stem"]
+
+
 def test_a_member_whose_head_sees_more_than_its_features_is_not_cut():
     images = keras.Input((8, 8, 3))
     features = keras.layers.Flatten(name="features")(images)

@@ -38,7 +38,7 @@ def check_y(y, n, num_classes):
     """Returns `y` as an int array of class indices, each class at least once, or raises `ValueError`."""
     y = check_labels(y, n)
     if y.dtype.kind != "i":
-        raise ValueError(f"`y` must hold class indices 0 … {num_classes - 1}. Received: names such as {y[0]!r}.")
+        raise ValueError(f"`y` must hold class indices 0 … {num_classes - 1}. Received: names such as {str(y[0])!r}.")
     outside = np.flatnonzero((y < 0) | (y >= num_classes))
     if len(outside):
         raise ValueError(

@@ -53,6 +53,11 @@ def test_a_table_that_passes_passes_as_one_of_its_members_too(rng):
             checks.check_predictions(factor * table)
 
 
+def test_names_in_place_of_class_indices_are_told_as_they_are():
+    with pytest.raises(ValueError, match=r"class indices 0 … 1. Received: names such as 'ant'\."):
+        checks.check_y(np.array(["ant", "bee"]), 2, 2)
+
+
 def test_rows_of_half_precision_pass(rng):
     table = rng.dirichlet(np.ones(30), (2000, 1))
     # bfloat16 keeps 8 binary digits.

@@ -51,13 +51,15 @@ def main(arguments=None):
     (x, y), (x_test, y_test) = load(options.data)
     x, y = x[: options.images], y[: options.images]
     trials, epochs, batch_size = SIZES.get(options.data, LARGE)
+    trials, epochs = options.trials or trials, options.epochs or epochs
     space = ek.search.HyperImageClassifier(
         len(np.unique(y)), x.shape[1:], families=options.families, max_macs=options.max_macs and int(options.max_macs)
     )
     tuner = ek.search.GeneticSearch(
         space,
-        max_trials=options.trials or trials,
-        halving=True,
+        max_trials=trials,
+        # A quarter of the epochs for all: those that learn slowly are no worse members. Then the better half.
+        halving=ek.search.SuccessiveHalving(min_epochs=max(1, epochs // 4), reduction_factor=2),
         parents=options.parents,
         ensemble_size=options.members,
         seed=options.seed,
@@ -67,7 +69,7 @@ def main(arguments=None):
     tuner.search(
         x,
         y,
-        epochs=options.epochs or epochs,
+        epochs=epochs,
         batch_size=batch_size,
         augmentation=options.augmentation,
         executor=options.processes,

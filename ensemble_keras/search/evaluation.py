@@ -24,7 +24,7 @@ class Job:
 
     Attributes:
         trial_id: String.
-        genome: Its identity, a string.
+        name: String, what its files are called.
         values: Dict, the genome.
         hypermodel: A `HyperImageClassifier`.
         settings: A `Training`, whose `monitor` is the figure to judge by.
@@ -42,7 +42,7 @@ class Job:
     """
 
     trial_id: str
-    genome: str
+    name: str
     values: dict
     hypermodel: typing.Any
     settings: Training

@@ -10,7 +10,7 @@ from ensemble_keras.members.trainer import weights_of
 from ensemble_keras.runs import atomic_path
 from ensemble_keras.search.evaluation import Evaluation
 
-# Of the SHA-256s in file names; 64 bits tell genomes apart.
+# Of a SHA-256 in file names: 64 bits tell apart what there is.
 SHORT = 16
 
 
@@ -23,63 +23,66 @@ class Records:
     - beside the project, for all searches in one directory: `evaluations/<genome>-<key>.npz`, curves and predictions,
       so that no genome is trained twice.
 
+    `<genome>` is the beginning of its SHA-256, and the number of epochs where an algorithm deals these out: the name
+    of a trial, which all methods take.
+
     Args:
         project: Path of the search's folder.
-        key: String of all that an evaluation depends on besides the genome.
+        key: String of all that an evaluation depends on besides.
     """
 
     def __init__(self, project, key):
         self.project, self.key = pathlib.Path(project), key
 
-    def evaluation(self, genome):
+    def evaluation(self, name):
         """Returns the `Evaluation` of a genome, without weights, if there is one; else `None`."""
-        path = self._evaluation_path(genome)
+        path = self._evaluation_path(name)
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as arrays:
             return Evaluation.of_arrays(dict(arrays))
 
-    def keep(self, genome, evaluation):
+    def keep(self, name, evaluation):
         """Writes an evaluation; what others look for last is written last."""
-        self.keep_weights(genome, evaluation.weights)
-        self.describe(genome, evaluation)
-        with atomic_path(self._evaluation_path(genome)) as temporary:
+        self.keep_weights(name, evaluation.weights)
+        self.describe(name, evaluation)
+        with atomic_path(self._evaluation_path(name)) as temporary:
             np.savez(temporary, **evaluation.arrays())
 
-    def describe(self, genome, evaluation):
+    def describe(self, name, evaluation):
         """Writes what people read of an evaluation: its epochs and its network."""
-        folder = self.project / "stats" / genome[:SHORT]
+        folder = self.project / "stats" / name
         for epoch in range(len(evaluation.history["loss"])):
-            figures = {"epoch": epoch + 1} | {name: values[epoch] for name, values in evaluation.history.items()}
+            figures = {"epoch": epoch + 1} | {key: values[epoch] for key, values in evaluation.history.items()}
             with atomic_path(folder / f"{epoch + 1}.json") as temporary:
                 temporary.write_text(json.dumps(figures, indent=1))
-        self.write(f"architectures/{genome[:SHORT]}.py", evaluation.source)
+        self.write(f"architectures/{name}.py", evaluation.source)
 
-    def keep_weights(self, genome, weights):
+    def keep_weights(self, name, weights):
         """Writes the weights of a genome, a list of arrays."""
-        with atomic_path(self._weights_path(genome)) as temporary:
+        with atomic_path(self._weights_path(name)) as temporary:
             np.savez(temporary, **{f"weight_{i}": value for i, value in enumerate(weights)})
 
-    def has_weights(self, genome):
+    def has_weights(self, name):
         """Returns whether the weights of a genome are kept, by this search or another one in the directory."""
-        return self._weights_path(genome).exists() or self._elsewhere(genome) is not None
+        return self._weights_path(name).exists() or self._elsewhere(name) is not None
 
-    def weights(self, genome):
+    def weights(self, name):
         """Returns the weights of a genome, a list of arrays."""
-        own = self._weights_path(genome)
-        with np.load(own if own.exists() else self._elsewhere(genome), allow_pickle=False) as arrays:
+        own = self._weights_path(name)
+        with np.load(own if own.exists() else self._elsewhere(name), allow_pickle=False) as arrays:
             return weights_of(dict(arrays))
 
-    def keep_weights_of(self, genomes):
+    def keep_weights_of(self, names):
         """Removes the weights of all others."""
-        kept = {self._weights_path(genome) for genome in genomes}
+        kept = {self._weights_path(name) for name in names}
         for path in (self.project / "weights").glob("*.npz"):
             if path not in kept:
                 path.unlink()
 
-    def checkpoint(self, genome):
+    def checkpoint(self, name):
         """Returns the path where a trial in training keeps its state."""
-        return self.project / "running" / f"{genome[:SHORT]}-{self.key[:SHORT]}.npz"
+        return self.project / "running" / f"{name}-{self.key[:SHORT]}.npz"
 
     def remove_checkpoints(self):
         """Removes what trials kept that nobody will go on with."""
@@ -90,11 +93,11 @@ class Records:
         with atomic_path(self.project / name) as temporary:
             temporary.write_text(text)
 
-    def _evaluation_path(self, genome):
-        return self.project.parent / "evaluations" / f"{genome[:SHORT]}-{self.key[:SHORT]}.npz"
+    def _evaluation_path(self, name):
+        return self.project.parent / "evaluations" / f"{name}-{self.key[:SHORT]}.npz"
 
-    def _weights_path(self, genome):
-        return self.project / "weights" / f"{genome[:SHORT]}-{self.key[:SHORT]}.npz"
+    def _weights_path(self, name):
+        return self.project / "weights" / f"{name}-{self.key[:SHORT]}.npz"
 
-    def _elsewhere(self, genome):
-        return next(self.project.parent.glob(f"*/weights/{self._weights_path(genome).name}"), None)
+    def _elsewhere(self, name):
+        return next(self.project.parent.glob(f"*/weights/{self._weights_path(name).name}"), None)

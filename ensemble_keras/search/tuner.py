@@ -30,7 +30,7 @@ from ensemble_keras.search.genome import active_values
 from ensemble_keras.search.halving import SuccessiveHalving
 from ensemble_keras.search.images import search_data
 from ensemble_keras.search.local import LocalOracle
-from ensemble_keras.search.records import Records
+from ensemble_keras.search.records import SHORT, Records
 from ensemble_keras.search.source import write_champion
 from ensemble_keras.search.space import HyperImageClassifier
 from ensemble_keras.search.tables import lineage_text, trials_table
@@ -221,6 +221,8 @@ class ArchitectureSearch(keras_tuner.Tuner):
             raise ValueError(
                 f"The space is of {self.hypermodel.num_classes} classes. Received: images of {len(data.classes)}."
             )
+        if isinstance(self.oracle, HyperbandOracle) and "max_epochs" not in self._described:
+            self.oracle.max_epochs = epochs
         fixed = {"patience": epochs, **(settings or {}), "monitor": self._figure}
         fixed |= {} if "batch_size" in self.hypermodel.training else {"batch_size": batch_size}
         weights = class_weights(data.train.labels, data.classes, class_weight)
@@ -271,11 +273,11 @@ class ArchitectureSearch(keras_tuner.Tuner):
                     f"The weights of trial {trial.trial_id} are not kept (keep={self.keep}). Call `search` with the "
                     "arguments that it had: it finishes at once, and the trial can then be trained as it was."
                 )
-            epochs = len(self._records.evaluation(trial.genome_id).history["loss"])
+            epochs = len(self._records.evaluation(self._name(trial)).history["loss"])
             job = dataclasses.replace(self._make_job(trial), bounds={}, stop_after=epochs)
-            self._records.keep_weights(trial.genome_id, evaluate(job).weights)
+            self._records.keep_weights(self._name(trial), evaluate(job).weights)
         network = self.hypermodel.network(trial.hyperparameters.values)
-        network.set_weights(self._records.weights(trial.genome_id))
+        network.set_weights(self._records.weights(self._name(trial)))
         return network
 
     def predictions(self, trials):
@@ -293,7 +295,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
         """
         self._check_searched()
         cut = len(self.data.selection)
-        tables = [self._predicted(trial.genome_id) for trial in trials]
+        tables = [self._predicted(self._name(trial)) for trial in trials]
         return [table[:cut] for table in tables], [table[cut:] for table in tables]
 
     def completed_trials(self):
@@ -303,7 +305,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
     def has_weights(self, trial):
         """Returns whether the weights of a trial are kept."""
-        return self._records is not None and self._records.has_weights(trial.genome_id)
+        return self._records is not None and self._records.has_weights(self._name(trial))
 
     def save(self):
         """Saves nothing further: the search is what its trials' files say."""
@@ -351,10 +353,10 @@ class ArchitectureSearch(keras_tuner.Tuner):
                         self._end_reason = trial.message
                         return None
                     job = self._make_job(trial)
-                    known = self._records.evaluation(job.genome)
+                    known = self._records.evaluation(job.name)
                     if known is None:
                         return job
-                    self._records.describe(job.genome, known)
+                    self._records.describe(job.name, known)
                     self._end(trial, known)
                     advance(description=self._title())
 
@@ -363,7 +365,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
                 if outcome.error is not None:
                     self._fail(trial, outcome)
                     return
-                self._records.keep(job.genome, outcome.value)
+                self._records.keep(job.name, outcome.value)
                 self._end(trial, outcome.value)
                 advance(description=self._title())
 
@@ -393,18 +395,17 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
     def _job(self, make, fixed, epochs, trial):
         values = active_values(self.oracle.get_space(), trial.hyperparameters.values)
-        genome = trial.genome_id
-        # Hyperband deals out the epochs.
+        # Hyperband deals them out.
         epochs = trial.hyperparameters.values.get("tuner/epochs", epochs)
         curves = [] if self.halving is None else self._curves()
         return make(
             trial_id=trial.trial_id,
-            genome=genome,
+            name=self._name(trial),
             values=values,
             settings=dataclasses.replace(self.hypermodel.settings(values, epochs), **fixed),
-            seed=int(np.random.SeedSequence([self.seed, int(genome[:8], 16)]).generate_state(1)[0]),
+            seed=int(np.random.SeedSequence([self.seed, int(trial.genome_id[:8], 16)]).generate_state(1)[0]),
             bounds=self.halving.bounds(curves, epochs, self._figure) if curves else {},
-            checkpoint=self._records.checkpoint(genome),
+            checkpoint=self._records.checkpoint(self._name(trial)),
         )
 
     def _end(self, trial, evaluation):
@@ -425,12 +426,12 @@ class ArchitectureSearch(keras_tuner.Tuner):
         """Keeps the weights of the best trials and of the team, and the champion as code."""
         best = self.completed_trials()
         kept = best[: self.keep] + self.oracle.get_pareto_trials() + [best[i] for i in self._team_of(best)]
-        self._records.keep_weights_of({trial.genome_id for trial in kept})
+        self._records.keep_weights_of({self._name(trial) for trial in kept})
         self._write_tables()
-        genome = best[0].genome_id
-        if genome != self._champion and self._records.has_weights(genome):
+        name = self._name(best[0])
+        if name != self._champion and self._records.has_weights(name):
             write_champion(self.load_model(best[0]), self._records.project)
-            self._champion = genome
+            self._champion = name
 
     def _write_tables(self):
         table = trials_table(self.oracle)
@@ -447,13 +448,19 @@ class ArchitectureSearch(keras_tuner.Tuner):
             return []
         return np.flatnonzero(greedy_team(self.predictions(best)[0], self.data.selection.labels, size=self.team_size))
 
-    def _predicted(self, genome):
-        if genome not in self._predictions:
-            self._predictions[genome] = self._records.evaluation(genome).predictions
-        return self._predictions[genome]
+    def _predicted(self, name):
+        if name not in self._predictions:
+            self._predictions[name] = self._records.evaluation(name).predictions
+        return self._predictions[name]
+
+    @staticmethod
+    def _name(trial):
+        """Returns what the files of a trial are called: one genome may be tried with several numbers of epochs."""
+        dealt = trial.hyperparameters.values.get("tuner/epochs")
+        return trial.genome_id[:SHORT] + ("" if dealt is None else f"-{dealt}epochs")
 
     def _curves(self):
-        return [self._records.evaluation(t.genome_id).history[self._figure] for t in self.completed_trials()]
+        return [self._records.evaluation(self._name(t)).history[self._figure] for t in self.completed_trials()]
 
     def _check_searched(self):
         if self.data is None:

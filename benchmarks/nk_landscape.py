@@ -7,8 +7,8 @@ An NK landscape (Kauffman, 1989) gives 12 genes of 4 values a fitness: the mean 
 looked up by the gene and the 3 after it in a table of uniform random numbers. The target is what random search has
 found after 300 trials, in the mean over the seeds. A search that misses it in 300 trials counts as 300.
 
-The defaults of the genetic search were compared by the variants on landscapes other than 0; the first trials that led to
-them (one changed gene per mutation) had landscape 0 among theirs.
+The defaults of the genetic search were compared by the variants on landscapes other than 0; the first trials that led
+to them (one changed gene per mutation) had landscape 0 among theirs.
 """
 
 import argparse

@@ -29,7 +29,7 @@ def test_batch_norms_are_folded_and_the_model_stays_what_it_was(rng):
     model.layers[2].set_weights([rng.uniform(0.5, 2, 4) for _ in range(4)])
     batch = rng.integers(0, 256, (3, 8, 8, 3), dtype="uint8")
     predict = compiled(model)
-    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in predict._model.layers)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in predict.model.layers)
     np.testing.assert_allclose(predict(batch), model.predict(batch, verbose=0), rtol=0, atol=1e-5)
 
 

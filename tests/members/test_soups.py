@@ -60,6 +60,7 @@ def with_weights(model, name, change):
     return copy
 
 
+@pytest.mark.slow
 def test_weights_of_fine_tunings_from_one_start_may_be_averaged_and_those_of_two_seeds_may_not(seeds, fine_tuned):
     assert min(map(accuracy, seeds)) > 0.9
     assert accuracy(ek.average_weights(seeds)) < min(map(accuracy, seeds)) - 0.15

@@ -63,6 +63,7 @@ def elsewhere(tmp_path_factory):
     return dict(zip(ORACLES, json.loads((folder / "histories.json").read_text()), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ORACLES)
 def test_trials_are_the_same_in_a_fresh_process(name, elsewhere):
     expected, _ = elsewhere[name]

@@ -212,6 +212,7 @@ def test_a_random_genome_has_a_source(family):
     check_source(random_network(family, 0, size=8))
 
 
+@pytest.mark.slow
 def test_a_champion_is_the_same_network_where_the_package_is_missing(tmp_path):
     check_elsewhere({"all": joined([build() for build in NETWORKS.values()])}, tmp_path)
 

@@ -211,6 +211,7 @@ def test_build_compiles_with_the_learning_rate_and_declares_what_is_not_declared
 
 # KerasTuner's own oracles use names that Python 3.10 deprecated.
 @pytest.mark.filterwarnings("ignore:.*(current_thread|set the name|name attribute):DeprecationWarning")
+@pytest.mark.slow
 def test_it_serves_a_stock_tuner(counted, tmp_path, rng, monkeypatch):
     # On TensorFlow KerasTuner imports TensorBoard, whether a callback asks for it or not.
     monkeypatch.setattr(keras_tuner.RandomSearch, "_configure_tensorboard_dir", lambda *_: None)

@@ -63,6 +63,7 @@ def test_every_architecture_is_kept_as_code_and_the_best_one_as_champion(searche
     assert (project(searched) / "champion.py").read_text() == sources[best.genome_id[:16]]
 
 
+@pytest.mark.slow
 def test_the_champion_predicts_what_the_trial_did_where_this_library_is_missing(searched, tmp_path):
     np.save(tmp_path / "x.npy", searched.data.selection.pixels)
     code = (
@@ -135,13 +136,15 @@ def test_a_genome_that_another_search_trained_is_not_trained_again(searched, mon
     trained, evaluate = [], tuner_module.evaluate
     monkeypatch.setattr(tuner_module, "evaluate", lambda job: trained.append(job.name) or evaluate(job))
     other = GeneticSearch(
-        tiny_space(), max_trials=5, population_size=3, directory=project(searched).parent, project_name="other"
+        tiny_space(), max_trials=6, population_size=3, directory=project(searched).parent, project_name="other"
     )
     other.search(*tiny_images(), epochs=2, verbose=0)
-    known = set(searched.leaderboard()["genome"])
-    assert len(known) == 4
-    assert len(trained) == 1
-    assert set(trained) == {genome[:16] for genome in set(other.leaderboard()["genome"]) - known}
+    known = {genome[:16] for genome in searched.leaderboard()["genome"]}
+    found = {genome[:16] for genome in other.leaderboard()["genome"]}
+    assert known < found
+    # A test before this one may have trained the fifth.
+    assert 1 <= len(trained) <= 2
+    assert set(trained) <= found - known
     for trial in other.completed_trials():
         assert (project(other) / "stats" / trial.genome_id[:16] / "2.json").exists()
 
@@ -176,6 +179,7 @@ def test_hyperband_trains_the_same_genome_longer(tmp_path):
         assert list((project(tuner) / "stats").glob(f"{name}-*epochs"))
 
 
+@pytest.mark.slow
 def test_several_objectives_give_a_front(tmp_path):
     tuner = GeneticSearch(tiny_space(), objective=["val_accuracy", "macs"], max_trials=4, directory=tmp_path)
     tuner.search(*tiny_images(), epochs=1, verbose=0)
@@ -186,6 +190,7 @@ def test_several_objectives_give_a_front(tmp_path):
     assert all(tuner.has_weights(trial) for trial in front)
 
 
+@pytest.mark.slow
 def test_poor_trials_stop_early(tmp_path):
     tuner = ArchitectureSearch(
         tiny_space(),
@@ -230,6 +235,7 @@ def test_failures_are_noted_with_their_reason_and_replaced(tmp_path, monkeypatch
     assert len(tuner.get_best_models(9)) == 2
 
 
+@pytest.mark.slow
 def test_a_trial_that_takes_too_long_has_failed(tmp_path):
     tuner = ArchitectureSearch(tiny_space(), max_trials=1, directory=tmp_path, oracle_options={"max_failed": 1})
     with pytest.raises(RuntimeError, match="with 0 of 1 trials. 2 trials have failed.* TrialTimeoutError: not ready"):
@@ -238,6 +244,7 @@ def test_a_trial_that_takes_too_long_has_failed(tmp_path):
     assert len(tuner.leaderboard()) == 2
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_has_failed(tmp_path):
     space = HyperImageClassifier(2, (8, 8, 1), families=FAMILIES, training={"learning_rate": [1e30]})
     tuner = ArchitectureSearch(space, max_trials=1, directory=tmp_path, oracle_options={"max_failed": 0})
@@ -246,6 +253,7 @@ def test_a_loss_that_is_no_number_has_failed(tmp_path):
     assert tuner.leaderboard()["reason"].str.startswith("FloatingPointError: loss became NaN").all()
 
 
+@pytest.mark.slow
 def test_limits_refuse_before_a_trial_is_spent(tmp_path):
     space = tiny_space(max_parameters=400)
     tuner = ArchitectureSearch(space, algorithm="random", max_trials=3, directory=tmp_path)
@@ -254,6 +262,7 @@ def test_limits_refuse_before_a_trial_is_spent(tmp_path):
     assert (tuner.leaderboard()["status"] == "COMPLETED").all()
 
 
+@pytest.mark.slow
 def test_a_network_is_built_once_for_each_trial(tmp_path, monkeypatch):
     space, built = tiny_space(), []
     construct = HyperImageClassifier._construct
@@ -300,6 +309,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path):
     assert tuner.leaderboard()["genome"].is_unique
 
 
+@pytest.mark.slow
 def test_any_keras_tuner_hypermodel_can_be_searched(tmp_path):
     def build(hp):
         model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
@@ -352,6 +362,7 @@ def test_a_search_that_finds_nothing_to_try_says_why(tmp_path):
         tuner.search(*tiny_images(), epochs=1, verbose=0)
 
 
+@pytest.mark.slow
 def test_an_exhausted_space_ends_the_search_with_what_there_is(tmp_path):
     family = {"cnn": {"blocks": [2], "filters": [4], "widening": [1.5], "norm": ["none"], "dropout": [0.0]}}
     family["cnn"] |= {"kernel_size": [3], "pooling": ["max", "average"]}

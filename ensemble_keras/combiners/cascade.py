@@ -37,9 +37,10 @@ class Cascade:
 
     Example:
 
-    >>> model, card = ek.load_ensemble("pets.keras")  # doctest: +SKIP
-    >>> cascade = ek.Cascade(model, card)  # doctest: +SKIP
-    >>> probabilities, asked = cascade.predict(images, return_members=True)  # doctest: +SKIP
+    ```python
+    model, card = ek.load_ensemble("pets.keras")
+    probabilities, asked = ek.Cascade(model, card).predict(images, return_members=True)
+    ```
     """
 
     def __init__(self, model, card, *, batch_sizes=BATCH_SIZES):

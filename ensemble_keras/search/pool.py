@@ -102,8 +102,9 @@ def ensemble_from_search(tuner, x=None, y=None, *, size=5, combiner="greedy", se
 
     Example:
 
-    >>> model = ek.search.ensemble_from_search(tuner, size=3)  # doctest: +SKIP
-    Greedy of 3 members: +1.2 points over the best single network, 95 % interval +0.3 to +2.1, on 1,000 images.
+    ```python
+    model = ek.search.ensemble_from_search(tuner, size=3)
+    ```
     """
     found = SearchEnsemble.from_search(tuner, x, y, size=size, combiner=combiner, seed=seed)
     if verbose:

@@ -18,6 +18,7 @@ from ensemble_keras._version import __version__
 
 # In the names of files that are being written: what a kill leaves is known by it.
 _PARTIAL = ".partial"
+_LEFTOVERS = f".*{_PARTIAL}.*"
 # So many changed arguments are named in a warning.
 _LISTED = 8
 # No writer pauses so long.
@@ -25,23 +26,28 @@ _STALE_SECONDS = 3600
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path, *, within=None):
     """Gives a temporary path beside `path`; when the block ends well, it takes that name in one step.
 
     A kill at any moment leaves either the old file or the new one under `path`, never half of one. The temporary
     name keeps the suffix, since writers such as Keras choose the format by it. What a kill leaves beside `path` is
-    removed by the next writer of `path` that comes an hour later, or on entering the `Run` whose file it is.
+    removed by the next writer of `path` that comes an hour later, on entering the `Run` whose file it is, or by
+    `remove_leftovers`.
 
     Args:
         path: The final path. Missing parent folders are made.
+        within: Folder of the temporary file, on the same filesystem: one's own, where others write beside `path`.
+            Defaults to that of `path`.
 
     Yields:
         A `pathlib.Path` to write to.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path.parent, f".{glob.escape(path.stem)}-*{_PARTIAL}{path.suffix}", older_than=_STALE_SECONDS)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=_PARTIAL + path.suffix)
+    folder = path.parent if within is None else within
+    for needed in (path.parent, folder):
+        needed.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder.glob(f".{glob.escape(path.stem)}-*{_PARTIAL}{path.suffix}"), seconds=_STALE_SECONDS)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.stem}-", suffix=_PARTIAL + path.suffix)
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
@@ -53,6 +59,15 @@ def atomic_path(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder):
+    """Removes the half-written files that killed writers left anywhere in a folder.
+
+    Args:
+        folder: A `pathlib.Path` where nobody else writes: the caller is in its `Run`.
+    """
+    _remove_stale(folder.rglob(_LEFTOVERS))
 
 
 def fingerprint(value):
@@ -95,7 +110,7 @@ class Run:
             ) from None
         # Nobody else writes here while the lock is held, so what looks half-written was left by a kill.
         for folder in (self.directory, self.directory / "units"):
-            _remove_leftovers(folder, f".*{_PARTIAL}.*")
+            _remove_stale(folder.glob(_LEFTOVERS))
         self._compare_settings()
         return self
 
@@ -203,12 +218,12 @@ def _differences(before, after, prefix=""):
             yield f"{prefix}{key}", then, now
 
 
-def _remove_leftovers(folder, pattern, older_than=0):
-    """Removes the half-written files that killed writers left, if nobody wrote to them for `older_than` seconds."""
-    for file in folder.glob(pattern):
+def _remove_stale(files, seconds=0):
+    """Removes half-written files that killed writers left, if nobody wrote to them for so long."""
+    for file in files:
         # Another process may remove or rename it first.
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - file.stat().st_mtime >= older_than:
+            if time.time() - file.stat().st_mtime >= seconds:
                 file.unlink()
 
 

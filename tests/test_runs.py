@@ -25,6 +25,14 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert os.listdir(path.parent) == ["result.txt"]
 
 
+def test_the_temporary_file_may_lie_in_a_folder_of_ones_own(tmp_path):
+    path, own = tmp_path / "shared" / "result.txt", tmp_path / "own"
+    with runs.atomic_path(path, within=own) as temporary:
+        temporary.write_text("new")
+        assert (os.listdir(own), os.listdir(path.parent)) == ([temporary.name], [])
+    assert (os.listdir(own), path.read_text()) == ([], "new")
+
+
 def test_the_file_has_the_permissions_of_any_new_file(tmp_path):
     plain = tmp_path / "plain.txt"
     plain.touch()

@@ -46,7 +46,8 @@ class Records:
         """Writes an evaluation; what others look for last is written last."""
         self.keep_weights(name, evaluation.weights)
         self.describe(name, evaluation)
-        with atomic_path(self._evaluation_path(name)) as temporary:
+        # Other searches write there, too: what a kill leaves is to be found among this one's own.
+        with atomic_path(self._evaluation_path(name), within=self.project) as temporary:
             np.savez(temporary, **evaluation.arrays())
 
     def describe(self, name, evaluation):

@@ -250,6 +250,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
         )
         self._make_job = functools.partial(self._job, make, fixed, epochs)
         with runs.Run(self.project_dir, {"trained": trained, "search": self._described}), _quiet():
+            runs.remove_leftovers(self._records.project)
             self._run(executor, workers, verbose)
             self._records.remove_checkpoints()
 

@@ -132,6 +132,17 @@ def test_a_finished_search_returns_at_once_and_a_larger_one_goes_on(searched, mo
     assert set(before) < set(larger.leaderboard()["genome"])
 
 
+def test_what_killed_writers_left_is_removed_but_not_that_of_other_searches(searched):
+    left = project(searched) / "stats" / "trial" / ".1-left.partial.json"
+    written_by_another = project(searched).parent / "evaluations" / ".a-being-written.partial.npz"
+    left.parent.mkdir()
+    for path in (left, written_by_another):
+        path.touch()
+    searched.search(*tiny_images(), epochs=2, verbose=0)
+    assert not left.exists()
+    assert written_by_another.exists()
+
+
 def test_a_genome_that_another_search_trained_is_not_trained_again(searched, monkeypatch):
     trained, evaluate = [], tuner_module.evaluate
     monkeypatch.setattr(tuner_module, "evaluate", lambda job: trained.append(job.name) or evaluate(job))

@@ -16,6 +16,7 @@ STAGES = [
     "features",
     "members",
     "combiners",
+    "compression",
     "search",
     "artifact",
     "evaluation",

@@ -34,6 +34,7 @@ class Trainer:
         augmentation: As in `build_augmentation`.
         class_weight: List of `num_classes` floats, or `None`.
         sampling: `None`, `"over"` or `"under"`.
+        penalty: A `compression.penalties.Penalty`, which is added to the loss, or `None`.
         devices: As in `fine_tune`.
         callbacks: Sequence of `keras.callbacks.Callback`s.
         seed: Int, of the augmentation.
@@ -52,6 +53,7 @@ class Trainer:
         augmentation=None,
         class_weight=None,
         sampling=None,
+        penalty=None,
         devices=None,
         callbacks=(),
         seed=0,
@@ -59,7 +61,7 @@ class Trainer:
         verbose=1,
     ):
         self.network, self.settings, self.augmentation = network, settings, augmentation
-        self.class_weight, self.sampling, self.devices = class_weight, sampling, devices
+        self.class_weight, self.sampling, self.penalty, self.devices = class_weight, sampling, penalty, devices
         self.callbacks, self.seed, self.name, self.verbose = callbacks, seed, name or network.name, verbose
         self._trainees = {}
         # What is wrong is said before the long work.
@@ -75,6 +77,7 @@ class Trainer:
             "augmentation": augmentation_key(self.augmentation),
             "class_weight": self.class_weight,
             "sampling": self.sampling,
+            **({} if self.penalty is None else {"penalty": self.penalty.config()}),
         }
 
     def run(self, images, validation, *, seed, epochs=None, checkpoint=None, stop=None):
@@ -131,6 +134,7 @@ class Trainer:
                     dataclasses.replace(self.settings, batch_size=batch_size),
                     augmentation=build_augmentation(self.augmentation, seed=self.seed),
                     class_weight=self.class_weight,
+                    penalty=self.penalty,
                 )
             return train(
                 trainee,

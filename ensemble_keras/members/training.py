@@ -52,9 +52,11 @@ class Trainee(keras.Model):
         settings: A `Training`.
         augmentation: Layer from a dict of `"images"` and one-hot `"labels"` to such a dict, or `None`.
         class_weight: Sequence of `num_classes` floats, or `None`.
+        penalty: Something to add to the loss, such as a `compression.penalties.Penalty`: its `on(network)` returns a
+            function from the epochs trained so far, a float scalar, to a scalar; or `None`.
     """
 
-    def __init__(self, network, settings, *, augmentation=None, class_weight=None):
+    def __init__(self, network, settings, *, augmentation=None, class_weight=None, penalty=None):
         super().__init__(name=f"training_{network.name}")
         self.network, self.augmentation, self.settings = network, augmentation, settings
         self.num_classes = max(network.output_shape[-1], 2)
@@ -62,6 +64,9 @@ class Trainee(keras.Model):
         if augmentation is not None and not augmentation.built:
             augmentation.build({"images": (None, *network.input_shape[1:])})
             augmentation.built = True
+        self._penalty = None if penalty is None else penalty.on(network)
+        # A variable, since a compiled step takes a plain number as a constant.
+        self._step = None if penalty is None else self.add_weight(name="step", initializer="zeros", trainable=False)
         # All its layers are, and callbacks such as BackupAndRestore ask for it.
         self.built = True
         self._steps_per_epoch, self._optimizer_start = None, None
@@ -80,12 +85,12 @@ class Trainee(keras.Model):
         return {"predictions": predictions, "labels": labels}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Returns the mean loss of the batch, by the weights of the classes, and what the layers add to it."""
+        """Returns the mean loss of the batch, by the weights of the classes, and what layers and the penalty add."""
         labels = y_pred["labels"]
         losses = self._loss_of_rows(labels, y_pred["predictions"])
         if self.class_weight is not None:
             losses = losses * keras.ops.matmul(labels, self.class_weight[:, None])[:, 0]
-        return keras.ops.mean(losses) + sum(self.losses)
+        return keras.ops.mean(losses) + sum(self.losses) + self._penalised(training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Counts the accuracy."""
@@ -100,8 +105,17 @@ class Trainee(keras.Model):
             losses = losses * (1 - p) ** _GAMMA
         return keras.ops.sum(losses, axis=-1)
 
+    def _penalised(self, training):
+        """Returns the penalty at this step, and counts the step."""
+        if self._penalty is None:
+            return 0.0
+        value = self._penalty(self._step / self._steps_per_epoch)
+        if training:
+            self._step.assign_add(1.0)
+        return value
+
     def restart(self, steps_per_epoch, rates=None):
-        """Makes optimizer and augmentation as they were before any step; compiles for a new schedule only."""
+        """Makes optimizer, penalty, augmentation as they were before any step; compiles for a new schedule only."""
         if steps_per_epoch != self._steps_per_epoch:
             variables = self.trainable_variables
             optimizer = build_optimizer(self.settings, variables, steps_per_epoch=steps_per_epoch, rates=rates)
@@ -109,6 +123,8 @@ class Trainee(keras.Model):
             self._steps_per_epoch, self._optimizer_start = steps_per_epoch, _values(optimizer.variables)
         _assign(self.optimizer.variables, self._optimizer_start)
         _assign(self._augmentation_variables(), self._augmentation_start)
+        if self._step is not None:
+            self._step.assign(0.0)
 
     def _augmentation_variables(self):
         return [] if self.augmentation is None else self.augmentation.variables

@@ -86,7 +86,7 @@ def main(arguments=None):
     print(table.to_string())
     save(greedy, [str(name) for name in tuner.data.classes], x_test, y_test, output)
     print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
-    return table
+    return tuner, greedy, table
 
 
 def join(tuner, options, combiner):

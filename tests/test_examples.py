@@ -149,7 +149,7 @@ def test_digits_demo_writes_a_model_and_a_page(tmp_path, capsys):
 def test_cifar100_nas_ends_in_one_model_and_goes_on(tmp_path, capsys, search_example):
     options = ["--data", "digits", "--epochs", "1", "--images", "400", "--families", "cnn", "recurrent"]
     options += ["--max-macs", "2e6", "--members", "2", "--output", str(tmp_path)]
-    table = search_example("cifar100_nas").main([*options, "--trials", "3"])
+    *_, table = search_example("cifar100_nas").main([*options, "--trials", "3"])
     printed = capsys.readouterr().out
     assert "points over the best single network" in printed
     assert table.index.tolist() == ["best single", "greedy", "top", "gated"]

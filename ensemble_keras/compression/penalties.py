@@ -5,8 +5,13 @@ import math
 import numbers
 
 import keras
+import numpy as np
 
 from ensemble_keras._validation import check_choice
+from ensemble_keras.compression.channels import channel_groups
+
+# Under a root, whose slope at zero is no number.
+_SMALLEST_SQUARE = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +24,12 @@ class Penalty:
       paper (the lasso of Tibshirani, 1996).
     - `"slimming"`: the absolute values of the scales of batch normalisations (network slimming, Liu et al., 2017,
       1708.06519).
+    - `"group_lasso"`: the Euclidean norms of channels, each of all weights that make one of those channels which can
+      only be removed together: kernels, biases, scales and shifts (Wen et al., 2016, 1608.03665). A norm counts by
+      the root of the number of its weights (Yuan & Lin, 2006), so that one λ suits narrow and wide layers.
 
     Attributes:
-        kind: `"l1"` or `"slimming"`.
+        kind: `"l1"`, `"slimming"` or `"group_lasso"`.
         strength: Float above 0, λ.
         warmup_epochs: Float, epochs over which λ rises from 0 along a line, step by step, before it stays as it is:
             what is not yet learned cannot tell what it needs. Defaults to 1.
@@ -79,28 +87,53 @@ class Penalty:
 
 def _l1(network):
     """Returns a function that gives the sum of the absolute values of all weights that train."""
-    return _sum_of_absolutes(network.trainable_variables, network, "weights")
+    return _sum_of_absolutes(_some(network.trainable_variables, network, "weights"))
 
 
 def _slimming(network):
-    """Returns a function that gives that of the scales of batch normalisations."""
-    return _sum_of_absolutes(
-        [layer.gamma for layer in _batch_norms(network) if layer.scale and layer.gamma.trainable],
-        network,
-        "scales of batch normalisations",
-    )
+    """Returns a function that gives the sum of the absolute scales of batch normalisations."""
+    scales = [layer.gamma for layer in _batch_norms(network) if layer.scale and layer.gamma.trainable]
+    return _sum_of_absolutes(_some(scales, network, "scales of batch normalisations"))
 
 
-_TERMS = {"l1": _l1, "slimming": _slimming}
+def _group_lasso(network):
+    """Returns a function that gives the sum of the weighted norms of channels."""
+    made = [(group.size, _places_that_train(group)) for group in channel_groups(network)]
+    made = _some([(size, places) for size, places in made if places], network, "weights of removable channels")
+
+    def total():
+        return sum(_sum_of_norms(size, places) for size, places in made)
+
+    return total
 
 
-def _sum_of_absolutes(variables, network, what):
-    _check_any(variables, network, what)
+_TERMS = {"l1": _l1, "slimming": _slimming, "group_lasso": _group_lasso}
 
+
+def _sum_of_absolutes(variables):
     def total():
         return sum(keras.ops.sum(keras.ops.abs(variable)) for variable in variables)
 
     return total
+
+
+def _places_that_train(group):
+    """Returns the `ChannelSlices` of what makes the channels of a group."""
+    return [place for place in group.producers + group.norms + group.shifts if place.variable.trainable]
+
+
+def _sum_of_norms(size, places):
+    """Returns the sum of the norms of a group's channels, each by the root of the number of its weights."""
+    squares, counts = 0.0, np.zeros(size, "float32")
+    for place in places:
+        axes = [axis for axis in range(len(place.variable.shape)) if axis != place.axis]
+        # Positions of other groups count for one channel more, which is left out.
+        channels = np.where(place.channels < 0, size, place.channels)
+        of_positions = keras.ops.sum(keras.ops.square(place.variable), axis=axes)
+        squares += keras.ops.segment_sum(of_positions, channels, num_segments=size + 1)[:size]
+        weights = int(np.prod([place.variable.shape[axis] for axis in axes]))
+        counts += weights * np.bincount(channels, minlength=size + 1)[:size].astype("float32")
+    return keras.ops.sum(keras.ops.sqrt(counts * (squares + _SMALLEST_SQUARE)))
 
 
 def _batch_norms(network):
@@ -108,12 +141,13 @@ def _batch_norms(network):
     return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-def _check_any(found, network, what):
+def _some(found, network, what):
     if not found:
         raise ValueError(
             f"Expected a network in which {what} train. Received: {network.name!r}, in which none do. Take another "
             "penalty, or let them train: `FineTuning` has `unfreeze` and `train_batch_norm`."
         )
+    return found
 
 
 def _check_number(name, value, rule, holds):

@@ -34,7 +34,8 @@ class Trainer:
         augmentation: As in `build_augmentation`.
         class_weight: List of `num_classes` floats, or `None`.
         sampling: `None`, `"over"` or `"under"`.
-        penalty: A `compression.penalties.Penalty`, which is added to the loss, or `None`.
+        penalty: A `compression.penalties.Penalty`, which is added to the loss: then the last epoch is kept, since it
+            works with time. Or `None`.
         devices: As in `fine_tune`.
         callbacks: Sequence of `keras.callbacks.Callback`s.
         seed: Int, of the augmentation.
@@ -126,16 +127,11 @@ class Trainer:
 
     def _train(self, images, validation, batch_size, **arguments):
         with data_parallel(self.network, self.devices) as network, unfrozen(network, self.settings) as rates:
-            network, images, validation = self._cut(network, images, validation)
+            network, images, validation = self.cut(network, images, validation)
             trainee = self._trainees.get(batch_size)
             if trainee is None or trainee.network is not network:
-                trainee = self._trainees[batch_size] = Trainee(
-                    network,
-                    dataclasses.replace(self.settings, batch_size=batch_size),
-                    augmentation=build_augmentation(self.augmentation, seed=self.seed),
-                    class_weight=self.class_weight,
-                    penalty=self.penalty,
-                )
+                settings = dataclasses.replace(self.settings, batch_size=batch_size)
+                trainee = self._trainees[batch_size] = self.new_trainee(network, settings)
             return train(
                 trainee,
                 images,
@@ -148,7 +144,17 @@ class Trainer:
                 **arguments,
             )
 
-    def _cut(self, network, images, validation):
+    def new_trainee(self, network, settings):
+        """Returns the `Trainee` of a network; another kind of lesson has another."""
+        return Trainee(
+            network,
+            settings,
+            augmentation=build_augmentation(self.augmentation, seed=self.seed),
+            class_weight=self.class_weight,
+            penalty=self.penalty,
+        )
+
+    def cut(self, network, images, validation):
         """Returns what is trained and its data: the part above the cut and activations, where that is the same."""
         whole = network, images, validation
         parts = None if self._augmented else split_where_training_starts(network)

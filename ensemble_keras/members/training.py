@@ -52,7 +52,7 @@ class Trainee(keras.Model):
         settings: A `Training`.
         augmentation: Layer from a dict of `"images"` and one-hot `"labels"` to such a dict, or `None`.
         class_weight: Sequence of `num_classes` floats, or `None`.
-        penalty: Something to add to the loss, such as a `compression.penalties.Penalty`: its `on(network)` returns a
+        penalty: What is added to the loss, such as a `compression.penalties.Penalty`: its `on(network)` returns a
             function from the epochs trained so far, a float scalar, to a scalar; or `None`.
     """
 
@@ -64,7 +64,7 @@ class Trainee(keras.Model):
         if augmentation is not None and not augmentation.built:
             augmentation.build({"images": (None, *network.input_shape[1:])})
             augmentation.built = True
-        self._penalty = None if penalty is None else penalty.on(network)
+        self.penalty = None if penalty is None else penalty.on(network)
         # A variable, since a compiled step takes a plain number as a constant.
         self._step = None if penalty is None else self.add_weight(name="step", initializer="zeros", trainable=False)
         # All its layers are, and callbacks such as BackupAndRestore ask for it.
@@ -107,9 +107,9 @@ class Trainee(keras.Model):
 
     def _penalised(self, training):
         """Returns the penalty at this step, and counts the step."""
-        if self._penalty is None:
+        if self.penalty is None:
             return 0.0
-        value = self._penalty(self._step / self._steps_per_epoch)
+        value = self.penalty(self._step / self._steps_per_epoch)
         if training:
             self._step.assign_add(1.0)
         return value
@@ -156,7 +156,7 @@ def train(
     name=None,
     verbose=1,
 ):
-    """Trains a network in place and leaves it with its best weights.
+    """Trains a network in place and leaves it with its best weights, under a penalty with its last ones.
 
     The order of the images is a function of the seed and the epoch, so training that goes on after a kill sees what
     it would have seen. A trainee may be trained again and again: every time from its network's present weights.
@@ -186,7 +186,8 @@ def train(
     batches = _Labelled(images, network.input_shape[1:3], settings.batch_size, seed)
     trainee.restart(len(batches), rates)
     validate = _validator(network, validation, trainee.class_weight, settings.monitor)
-    watch = _Watch(settings, validate, trainee.optimizer, keep_start, stop)
+    # What a penalty makes small is smaller in every further epoch, whatever the validation images say.
+    watch = _Watch(settings, validate, trainee.optimizer, keep_start, stop, keep_last=trainee.penalty is not None)
     kept = Checkpoint(checkpoint, trainee, watch)
     with (
         progress_bar(f"Training {name or network.name}", epochs, unit="epochs", verbose=verbose) as advance,
@@ -258,12 +259,13 @@ class _Watch(keras.callbacks.Callback):
     """Validates after each epoch, keeps the best weights, stops when patience is over or the loss is no number.
 
     Keras' own EarlyStopping and TerminateOnNaN do not work together: the one keeps weights by a validation loss
-    that the other never lets it see. Without validation data the last epoch is the best one.
+    that the other never lets it see. Without validation data, or with `keep_last`, the last epoch is the best one.
     """
 
-    def __init__(self, settings, validate, optimizer, keep_start, stop):
+    def __init__(self, settings, validate, optimizer, keep_start, stop, *, keep_last):
         super().__init__()
         self._settings, self._validate, self._keep_start, self._stop = settings, validate, keep_start, stop
+        self._keep_last = keep_last or validate is None
         self._average = keras.callbacks.SwapEMAWeights() if getattr(optimizer, "use_ema", False) else None
         self.history, self.start, self.note = {}, {}, ""
         self.best_epoch, self.best, self.weights, self.finished = 0, None, None, False
@@ -300,7 +302,7 @@ class _Watch(keras.callbacks.Callback):
         if not (np.isfinite(value) and np.isfinite(logs["loss"])):
             self.note = f"loss became NaN in epoch {epoch}: weights of epoch {self.best_epoch} kept"
             self.finished = True
-        elif self._validate is None or self.best is None or self._is_better(value):
+        elif self._keep_last or self.best is None or self._is_better(value):
             self.best_epoch, self.best, self.weights = epoch, value, self.model.network.get_weights()
         elif epoch - self.best_epoch >= self._settings.patience:
             self.finished = True

@@ -51,6 +51,40 @@ def test_slimming_is_the_sum_of_the_scales_of_batch_normalisations():
     assert value(Penalty("slimming", 2.0), model) == pytest.approx(2 * np.abs(np.linspace(-1, 1, 8)).sum(), rel=1e-6)
 
 
+def test_group_lasso_is_the_sum_of_the_norms_of_all_that_makes_a_channel():
+    model = network()
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=weight.shape) for weight in model.get_weights()])
+    layers = {layer.name: layer for layer in model._flatten_layers()}
+    made = {
+        8: [layers["first"].kernel, layers["norm"].gamma, layers["norm"].beta],
+        4: [layers["second"].kernel, layers["second"].bias],
+    }
+    expected = 0.0
+    for size, variables in made.items():
+        columns = np.concatenate([keras.ops.convert_to_numpy(v).reshape(-1, size) for v in variables])
+        expected += np.sqrt(len(columns)) * np.linalg.norm(columns, axis=0).sum()
+    assert value(Penalty("group_lasso", 0.1), model) == pytest.approx(0.1 * expected, rel=1e-5)
+
+
+def test_group_lasso_takes_channels_that_go_together_as_one():
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 1, use_bias=False, name="left")(inputs)
+    y = keras.layers.Conv2D(4, 3, padding="same", use_bias=False, name="right")(inputs)
+    x = keras.layers.Concatenate()([keras.layers.Add()([x, y]), keras.layers.Conv2D(2, 1, name="beside")(inputs)])
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.DepthwiseConv2D(3, use_bias=False, name="depth")(x))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    left, right, depth, beside, bias = (
+        keras.ops.convert_to_numpy(variable)
+        for layer in ("left", "right", "depth", "beside")
+        for variable in model.get_layer(layer).weights
+    )
+    sums = np.concatenate([left.reshape(-1, 4), right.reshape(-1, 4), depth[:, :, :4, 0].reshape(-1, 4)])
+    alone = np.concatenate([beside.reshape(-1, 2), bias.reshape(1, 2), depth[:, :, 4:, 0].reshape(-1, 2)])
+    expected = sum(np.sqrt(len(w)) * np.linalg.norm(w, axis=0).sum() for w in (sums, alone))
+    assert value(Penalty("group_lasso", 1.0), model) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_penalty_is_that_of_the_weights_at_the_time():
     model = network()
     penalty = Penalty("l1", 1.0).on(model)
@@ -91,7 +125,7 @@ def test_a_compiled_step_adds_the_penalty_of_its_time():
     np.testing.assert_allclose(np.subtract(penalised.values, plain.values), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["l1", "slimming"])
+@pytest.mark.parametrize("kind", ["l1", "slimming", "group_lasso"])
 def test_training_with_a_penalty_leaves_smaller_weights(kind):
     settings = ek.Training(epochs=6, batch_size=10, learning_rate=0.03)
     left = {}
@@ -100,6 +134,13 @@ def test_training_with_a_penalty_leaves_smaller_weights(kind):
         Trainer(model, settings, penalty=Penalty(kind, strength), verbose=0).run(images(), None, seed=0)
         left[strength] = value(Penalty(kind, 1.0), model)
     assert left[0.05] < 0.8 * left[1e-9]
+
+
+def test_channels_that_are_zero_leave_finite_gradients():
+    model = network()
+    model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+    Trainer(model, ek.Training(epochs=1), penalty=Penalty("group_lasso", 0.1), verbose=0).run(images(), None, seed=0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
 def test_the_network_is_saved_as_without_a_penalty(tmp_path):
@@ -112,6 +153,14 @@ def test_the_network_is_saved_as_without_a_penalty(tmp_path):
     again = keras.saving.load_model(tmp_path / "network.keras")
     x = images().load(image_size=16)
     np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+def test_under_a_penalty_the_last_epoch_is_kept():
+    settings = ek.Training(epochs=4, batch_size=20, learning_rate=0.05, patience=1)
+    wrong = images(30, seed=1).with_labels((images(30, seed=1).labels + 1) % 3)  # it gets worse with every epoch
+    result = Trainer(network(), settings, penalty=Penalty("l1", 1e-3), verbose=0).run(images(), wrong, seed=0)
+    assert result.best_epoch == len(result.history["val_loss"]) == 4
+    assert np.argmin(result.history["val_loss"]) < 3
 
 
 def test_a_second_training_warms_up_again():
@@ -150,6 +199,8 @@ def test_a_network_without_what_is_penalised_is_refused():
     frozen.trainable = False
     with pytest.raises(ValueError, match="in which weights train"):
         Penalty("l1", 0.1).on(frozen)
+    with pytest.raises(ValueError, match="in which weights of removable channels train"):
+        Penalty("group_lasso", 0.1).on(frozen)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,13 @@ def narrower_config(layer, node, trace, kept):
     return {} if narrowed is None else narrowed(layer, node, size, lambda tensor: kept(trace.tensors[id(tensor)]))
 
 
+def config_with_bias(layer):
+    """Returns what gives a layer without a bias one: a part of its config."""
+    if isinstance(layer, layers.EinsumDense):
+        return {"bias_axes": layer.equation[-1]}
+    return {"use_bias": True}
+
+
 def width(tensor):
     """Returns the number of a tensor's channels, 0 where it is not known."""
     return (tensor.shape[-1] or 0) if tensor.shape else 0
@@ -301,6 +308,8 @@ def _bidirectional_config(layer, node, size, channels):
     config = layer.get_config()
     for name, part in (("layer", layer.forward_layer), ("backward_layer", layer.backward_layer)):
         config[name]["config"]["units"] = size(part.cell.recurrent_kernel, 0)
+        # It would be built for as many channels as it read before.
+        config[name].pop("build_config", None)
     return {name: config[name] for name in ("layer", "backward_layer")}
 
 

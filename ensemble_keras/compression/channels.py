@@ -126,21 +126,25 @@ def trace_channels(model):
 
 def groups_of(trace):
     """Returns the `ChannelGroup`s of a `Trace`."""
-    numbers = {}
-    names = _group_names(trace)
-    members = collections.defaultdict(list)
-    for label in sorted(names):
-        numbers[label] = len(members[names[label]])
-        members[names[label]].append(label)
+    members = labels_of_groups(trace)
+    numbers = {label: (name, number) for name, labels in members.items() for number, label in enumerate(labels)}
     slices = collections.defaultdict(list)
     for place in trace.axes:
-        labels = trace.roots(place.channels)
-        for name in dict.fromkeys(names[label] for label in labels if label in names):
-            own = [numbers[label] if names.get(label) == name else -1 for label in labels]
-            slices[name].append(
-                ChannelSlices(place.layer, place.path, place.variable, place.axis, place.role, np.array(own))
+        found = [numbers.get(label, (None, -1)) for label in trace.roots(place.channels)]
+        for group in dict.fromkeys(name for name, _ in found if name is not None):
+            channels = np.array([number if name == group else -1 for name, number in found])
+            slices[group].append(
+                ChannelSlices(place.layer, place.path, place.variable, place.axis, place.role, channels)
             )
-    return [ChannelGroup(name, len(members[name]), slices[name]) for name in dict.fromkeys(names.values())]
+    return [ChannelGroup(name, len(labels), slices[name]) for name, labels in members.items()]
+
+
+def labels_of_groups(trace):
+    """Returns the labels of the channels of each group of a `Trace`: a dict from its name to an int array."""
+    members = collections.defaultdict(list)
+    for label, name in _group_names(trace).items():
+        members[name].append(label)
+    return {name: np.sort(labels) for name, labels in members.items()}
 
 
 def _group_names(trace):

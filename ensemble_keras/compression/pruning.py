@@ -1,0 +1,208 @@
+"""Pruning: train with a penalty that empties channels, rebuild the network without them, and fine-tune it."""
+
+import numpy as np
+
+from ensemble_keras._validation import check_choice, check_seed
+from ensemble_keras.compression.channels import channel_groups
+from ensemble_keras.compression.importance import Widths, channel_importance, channels_below
+from ensemble_keras.compression.penalties import Penalty
+from ensemble_keras.compression.savings import Savings
+from ensemble_keras.compression.slicing import remove_channels
+from ensemble_keras.data.sampling import SAMPLINGS
+from ensemble_keras.measures.macs import count_macs
+from ensemble_keras.members.settings import FineTuning, as_training
+from ensemble_keras.members.trainer import Trainer
+from ensemble_keras.members.training_data import training_data
+
+# λ of each penalty where none is given: what took a small network to the default target without loss.
+_STRENGTHS = {"slimming": 1e-3, "l1": 1e-5, "group_lasso": 1e-4}
+
+
+def prune_model(
+    model,
+    x,
+    y=None,
+    *,
+    penalty="slimming",
+    strength=None,
+    warmup_epochs=1.0,
+    remove_macs=0.5,
+    remove_parameters=0.0,
+    floor=0.1,
+    round_to=8,
+    settings=None,
+    fine_tuning=None,
+    validation_data=None,
+    augmentation=None,
+    class_weight=None,
+    groups=None,
+    sampling=None,
+    devices=None,
+    callbacks=(),
+    seed=0,
+    verbose=1,
+):
+    """Makes a trained network narrower: fewer filters, units and heads, not masked ones.
+
+    A copy trains on under a penalty that makes whole channels small. One threshold over all layers then says which
+    channels go, so that layers lose as many as they can spare; a floor keeps each of them alive. The network is
+    rebuilt without them, what they gave as constants is absorbed (`remove_channels`), and it is fine-tuned.
+
+    Args:
+        model: A functional `keras.Model` from images `(batch, height, width, 3)` with values in [0, 255] to class
+            probabilities, trained: a member, a pretrained one, too, or a built ensemble as a whole. It is left as it
+            is.
+        x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
+        y: Labels `(n,)`: class indices, or names, whose sorted order is the model's. Not needed with a labelled
+            `ImageDataset`.
+        penalty: `"slimming"`: L1 on the scales of batch normalisations (Liu et al., 2017, 1708.06519), for channels
+            that pass one; `"l1"`: L1 on all weights; `"group_lasso"`: the norm of all weights that make a channel
+            (Wen et al., 2016, 1608.03665), for networks without batch normalisation, too. See `Penalty`.
+        strength: Float above 0, λ. Defaults to 1e-3 (`"slimming"`), 1e-5 (`"l1"`) or 1e-4 (`"group_lasso"`).
+        warmup_epochs: Float, epochs over which λ rises from 0. Defaults to 1.
+        remove_macs: Float in [0, 1): share of the multiply-accumulates that goes at least. Defaults to 0.5.
+        remove_parameters: Float in [0, 1): share of the parameters that goes at least. Defaults to 0.
+        floor: Float in (0, 1]: share of the channels of each group that stays in any case. Defaults to 0.1.
+        round_to: Int. Widths are multiples of it. Defaults to 8.
+        settings: `Training` or `FineTuning` of the training with the penalty; its last epoch counts. Defaults to
+            `FineTuning(train_batch_norm=True)`.
+        fine_tuning: Such settings for the training after it, whose best epoch is kept. Defaults to those of
+            `settings`.
+        validation_data: `(x, y)` or an `ImageDataset`, by which the best epoch is chosen. Defaults to `None`: a
+            stratified part of the training images, whole groups.
+        augmentation: As in `fine_tune`, in both trainings.
+        class_weight: As in `fine_tune`.
+        groups: As in `fine_tune`.
+        sampling: As in `fine_tune`.
+        devices: As in `fine_tune`.
+        callbacks: As in `fine_tune`, in both trainings.
+        seed: Int. Of the split, the order of images, augmentation. Defaults to 0.
+        verbose: 0 shows nothing. Defaults to 1: progress, and what it cost before and after.
+
+    Returns:
+        A new, narrower `keras.Model` with the names of `model`, not compiled.
+
+    Raises:
+        ValueError: If an argument, image or label is not as described, no channel can be removed, or not as many as
+            asked for; before anything is trained.
+
+    Example:
+
+    >>> member = ek.build_member("CNN(filters=(16, 16))", 2, image_size=16, weights=None)
+    >>> x = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), "uint8")
+    >>> one = ek.FineTuning(epochs=1, train_batch_norm=True)
+    >>> narrow = ek.prune_model(member, x, np.arange(40) % 2, penalty="group_lasso", settings=one, verbose=0)
+    >>> ek.count_macs(narrow).total <= 0.5 * ek.count_macs(member).total
+    True
+    """
+    check_choice("sampling", sampling, SAMPLINGS)
+    check_seed(seed)
+    settings = as_training(settings or FineTuning(train_batch_norm=True), "settings")
+    fine_tuning = as_training(fine_tuning or settings, "fine_tuning")
+    check_choice("penalty", penalty, _STRENGTHS)
+    term = Penalty(penalty, _STRENGTHS[penalty] if strength is None else strength, warmup_epochs)
+    widths = Widths(floor, round_to)
+    target = _checked_target(macs=remove_macs, parameters=remove_parameters)
+    # What cannot be had is said before the long work.
+    least_important(model, penalty, target, widths)
+    images, validation, weights = training_data(
+        model,
+        x,
+        y,
+        groups=groups,
+        validation_data=validation_data,
+        class_weight=class_weight,
+        settings=fine_tuning,
+        seed=seed,
+    )
+    options = {
+        "augmentation": augmentation,
+        "class_weight": weights,
+        "sampling": sampling,
+        "devices": devices,
+        "callbacks": callbacks,
+        "seed": seed,
+        "verbose": verbose,
+    }
+    sparse = remove_channels(model, {})
+    Trainer(sparse, settings, penalty=term, **options).run(images, None, seed=seed)
+    narrow = remove_channels(sparse, least_important(sparse, penalty, target, widths))
+    Trainer(narrow, fine_tuning, **options).run(images, validation, seed=seed)
+    if verbose:
+        print(_told(model, narrow))
+    return narrow
+
+
+def least_important(model, kind, target, widths):
+    """Returns the channels of a network that go by one threshold over all layers, the lowest that saves enough.
+
+    Args:
+        model: A functional `keras.Model`, trained with a penalty.
+        kind: Of the penalty, by which channels are judged; see `channel_importance`.
+        target: Dict with `"macs"`, `"parameters"` or both: the shares that are to go at least.
+        widths: `Widths`.
+
+    Returns:
+        Dict from a group's name to an int array, for `remove_channels`.
+
+    Raises:
+        ValueError: If not so many can go, or none.
+    """
+    groups = channel_groups(model)
+    importance = channel_importance(groups, kind)
+    if not importance:
+        raise ValueError(_nothing_to_prune(model, kind, groups))
+    savings = Savings(model, groups)
+
+    def enough(threshold):
+        shares = savings.shares(channels_below(importance, threshold, widths))
+        return all(shares[name] >= share for name, share in target.items())
+
+    thresholds = np.unique(np.concatenate(list(importance.values())))
+    if not enough(thresholds[-1]):
+        most = savings.shares(channels_below(importance, thresholds[-1], widths))
+        raise ValueError(
+            f"No more than {_percent(most)} of {model.name!r} can go. Asked for: {_percent(target)}. Ask for less, "
+            f"or lower `floor` ({widths.floor:g}) or `round_to` ({widths.round_to})"
+            f"{'; under slimming, channels without a batch normalisation stay' if kind == 'slimming' else ''}."
+        )
+    low, high = -1, len(thresholds) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(thresholds[middle]) else (middle, high)
+    return channels_below(importance, thresholds[high], widths)
+
+
+def _checked_target(**shares):
+    for name, share in shares.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise ValueError(f"`remove_{name}` must be in [0, 1). Received: {share!r}.")
+    if not any(shares.values()):
+        raise ValueError("`remove_macs` or `remove_parameters` must be above 0. Received: 0 for both.")
+    return shares
+
+
+def _nothing_to_prune(model, kind, groups):
+    if groups:
+        return (
+            f"penalty={kind!r} needs channels that pass a batch normalisation with scales. Received: {model.name!r}, "
+            "which has none. Take penalty='group_lasso'."
+        )
+    return (
+        f"No channel of {model.name!r} can be removed: those of its inputs and outputs stay, and so do those that a "
+        "layer looks at together, such as layer normalisation. See channel_groups(model)."
+    )
+
+
+def _percent(shares):
+    names = {"macs": "multiply-accumulates", "parameters": "parameters"}
+    return " and ".join(f"{100 * shares[name]:.1f} % of the {names[name]}" for name in shares)
+
+
+def _told(model, narrow):
+    before, after = count_macs(model), count_macs(narrow)
+    return (
+        f"Pruned {model.name!r}: {before.parameters:,} parameters, now {after.parameters:,} "
+        f"({after.parameters / before.parameters - 1:+.0%}); {before.total:,} multiply-accumulates per image, now "
+        f"{after.total:,} ({after.total / before.total - 1:+.0%})."
+    )

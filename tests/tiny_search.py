@@ -7,6 +7,8 @@ import signal
 import keras
 import numpy as np
 
+from ensemble_keras.search.evaluation import Evaluation
+from ensemble_keras.search.source import to_source
 from ensemble_keras.search.space import HyperImageClassifier
 
 FAMILIES = {
@@ -28,6 +30,17 @@ def tiny_images(n=120, seed=0):
     x[y == 0, :, :4] += 60
     x[y == 1, :, 4:] += 60
     return x.astype("uint8"), y
+
+
+def untrained(job):
+    """What `evaluate` would return, without training: a function of the genome, as random as a first epoch."""
+    network, rng = job.hypermodel.network(job.values), np.random.default_rng(job.seed)
+    labels = np.concatenate([job.selection.labels, job.comparison.labels])
+    predictions = rng.dirichlet(np.ones(network.output_shape[-1]), len(labels)).astype("float32")
+    epochs = job.stop_after or job.settings.epochs
+    history = {name: rng.random(epochs).tolist() for name in ("loss", "val_loss", "val_accuracy", "val_auc")}
+    best = int(np.argmax(history["val_accuracy"])) + 1
+    return Evaluation(history, best, 0.0, "", predictions, to_source(network), network.get_weights())
 
 
 class KillOnce(keras.callbacks.Callback):

@@ -90,6 +90,8 @@ class Training:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             values["optimizer"] = keras.saving.serialize_keras_object(self.optimizer)
+            # Keras numbers the optimizers of a process: "sgd_1".
+            del values["optimizer"]["config"]["name"]
         return values
 
 

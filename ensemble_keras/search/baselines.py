@@ -89,7 +89,8 @@ class HyperbandOracle(SearchOracle):
     """Hyperband (Li et al., 2018): brackets of random trials with few epochs, the best of which get more.
 
     The values of a trial have `"tuner/epochs"`, how many epochs it trains for, and KerasTuner's other ones:
-    `"tuner/initial_epoch"`, `"tuner/bracket"`, `"tuner/round"`, and `"tuner/trial_id"`, whose genome goes on.
+    `"tuner/initial_epoch"`, `"tuner/bracket"`, `"tuner/round"`, and `"tuner/trial_id"`, whose genome it has. An
+    `ArchitectureSearch` trains it anew, by a schedule of its own over the larger number of epochs.
     The trials of all rounds count towards `max_trials`; a bracket that would be cut makes room for a smaller one.
     A trial that fails is replaced. The brackets are derived from the trials.
 

@@ -81,13 +81,16 @@ class Evaluation:
     source: str
     weights: list | None = None
 
+    # Fields that are JSON values.
+    _PLAIN = ("history", "best_epoch", "seconds", "note")
+
     def figures(self):
         """Returns the figures of the best epoch, a dict of floats."""
         return {name: values[self.best_epoch - 1] for name, values in self.history.items()}
 
     def arrays(self):
         """Returns all but the weights as a dict of arrays, for a file."""
-        plain = {"history": self.history, "best_epoch": self.best_epoch, "seconds": self.seconds, "note": self.note}
+        plain = {name: getattr(self, name) for name in self._PLAIN}
         return {"plain": np.str_(json.dumps(plain)), "source": np.str_(self.source), "predictions": self.predictions}
 
     @classmethod
@@ -101,11 +104,12 @@ class TrialTimeoutError(Exception):
     """A trial took longer than it may."""
 
 
-def evaluate(job):
+def evaluate(job, *, penalty=None):
     """Trains the network of a genome from weights that depend on genome and seed alone.
 
     Args:
         job: A `Job`.
+        penalty: As in `Trainer`, or `None`.
 
     Returns:
         An `Evaluation`.
@@ -123,12 +127,13 @@ def evaluate(job):
         network.name = built.name
         # First: a layer that is not Keras' own is refused before time is spent on it.
         source = to_source(built)
-        clock = [] if job.max_seconds is None else [_Clock(job.max_seconds)]
+        clock = [] if job.max_seconds is None else [Clock(job.max_seconds, start)]
         trainer = Trainer(
             network,
             job.settings,
             augmentation=job.augmentation,
             class_weight=job.class_weight,
+            penalty=penalty,
             callbacks=[*job.callbacks, *clock],
             seed=job.seed,
             verbose=0,
@@ -160,13 +165,19 @@ def evaluate(job):
         memory.free()
 
 
-class _Clock(keras.callbacks.Callback):
-    """Ends a training that takes too long."""
+class Clock(keras.callbacks.Callback):
+    """Ends a training that takes too long.
 
-    def __init__(self, seconds):
+    Args:
+        seconds: Float, how long a trial may take.
+        start: Float, when it began, by `time.perf_counter`.
+    """
+
+    def __init__(self, seconds, start):
         super().__init__()
-        self._seconds, self._start = seconds, time.perf_counter()
+        self._seconds, self._start = seconds, start
 
     def on_train_batch_end(self, batch, logs=None):
+        """Raises `TrialTimeoutError` where the time is over."""
         if time.perf_counter() - self._start > self._seconds:
             raise TrialTimeoutError(f"not ready after {self._seconds:g} seconds, which is all that a trial has")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import warnings
 
 import numpy as np
 
@@ -60,12 +61,12 @@ class SearchImages:
         return [hashlib.sha256(image.tobytes()).hexdigest() for image in self.pixels]
 
     def stored(self, folder):
-        """Returns the images as a file in a folder, which worker processes on this machine map into memory."""
+        """Returns the images with a file of theirs in a folder, which other processes here map into memory."""
         path = folder / f"{self.fingerprint()[:16]}.npy"
         if not path.exists():
             with atomic_path(path) as temporary:
                 np.save(temporary, self.pixels, allow_pickle=False)
-        return _opened(str(path), self.labels)
+        return dataclasses.replace(self, file=str(path))
 
     def fingerprint(self):
         """Returns a SHA-256 of images and classes."""
@@ -166,8 +167,20 @@ def search_data(x, y, validation_data, *, input_shape, shares, seed):
     else:
         given = validation_data if isinstance(validation_data, tuple) else (validation_data, None)
         validation, _ = search_images(*given, input_shape=input_shape, classes=classes)
+        _warn_of_leaks(train, validation)
     selection, comparison = divided(validation, shares[1], seed, every_class=False)
     return SearchData(train, selection, comparison, classes)
+
+
+def _warn_of_leaks(train, validation):
+    seen = {*train.digests()}
+    leaks = sum(digest in seen for digest in validation.digests())
+    if leaks:
+        warnings.warn(
+            f"{leaks} of the {len(validation)} validation images are training images, too: figures on them say what "
+            "a network remembers. Leave them out on one side.",
+            stacklevel=5,
+        )
 
 
 def divided(images, share, seed, *, every_class=True):

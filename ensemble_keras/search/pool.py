@@ -15,7 +15,8 @@ from ensemble_keras.measures.architecture import describe_architecture
 from ensemble_keras.measures.metrics import log_losses
 from ensemble_keras.measures.significance import compare
 from ensemble_keras.search.images import divided, search_images
-from ensemble_keras.search.team import greedy_team
+from ensemble_keras.search.oracle import check_at_least
+from ensemble_keras.search.team import MOST_CANDIDATES, greedy_team, true_class_probabilities
 
 COMBINERS = ("greedy", "gated", "top")
 
@@ -45,12 +46,13 @@ class SearchEnsemble:
     def from_search(cls, tuner, x=None, y=None, *, size=5, combiner="greedy", seed=0):
         """Chooses, joins and compares; see `ensemble_from_search` for arguments and errors."""
         check_choice("combiner", combiner, COMBINERS)
+        check_at_least("size", size, 1)
         trials, chosen_by, compared_on = _pool(tuner, x, y, seed)
         (predictions, labels), (held, held_labels) = chosen_by, compared_on
-        weights = greedy_team(predictions, labels, size=size)
+        weights = greedy_team([true_class_probabilities(table, labels) for table in predictions], size=size)
         # By weight; of equal ones the better trial first.
         team = [int(i) for i in np.argsort(-weights, kind="stable") if weights[i] > 0]
-        top = list(range(min(len(team), len(trials))))
+        top = list(range(len(team)))
         # The gate is told of each member what it is, which takes the networks.
         networks = {i: tuner.load_model(trials[i]) for i in {*team, *(top if combiner == "top" else ())}}
         layers = {"top": SoftVoting(), "greedy": SoftVoting(weights=weights[team].tolist())}
@@ -59,7 +61,7 @@ class SearchEnsemble:
             "top": (top, np.mean([held[i] for i in top], axis=0)),
             "greedy": (team, np.average([held[i] for i in team], axis=0, weights=weights[team])),
         }
-        if combiner == "gated" or np.bincount(labels).min() > 1:
+        if combiner == "gated" or np.bincount(labels, minlength=held[0].shape[1]).min() > 1:
             gate = _fitted_gate([networks[i] for i in team], [predictions[i] for i in team], labels, seed)
             said["gated"], layers["gated"] = (team, _applied(gate, [held[i] for i in team])), gate
         table = pd.DataFrame([_row(name, *one, held[0], held_labels) for name, one in said.items()])
@@ -84,8 +86,9 @@ def ensemble_from_search(tuner, x=None, y=None, *, size=5, combiner="greedy", se
     Args:
         tuner: An `ArchitectureSearch` after `search`.
         x: Images that no trial trained on, an `ImageDataset` or an array. Of the search's own validation images the
-            predictions of all trials are known; for others, the trials whose weights are kept predict. Defaults to
-            `None`: the search's validation images.
+            predictions of all trials are known; for others, the trials whose weights are kept predict. Before
+            `search` in this process nobody can tell whether a trial trained on them. Defaults to `None`: the
+            search's validation images.
         y: Labels `(n,)`; not needed with a labelled `ImageDataset`.
         size: Int, at least 1: the most members. Defaults to 5.
         combiner: `"greedy"`: a vote by weights; `"gated"`: an `ArchitectureGate` over the same members, fitted to the
@@ -98,7 +101,8 @@ def ensemble_from_search(tuner, x=None, y=None, *, size=5, combiner="greedy", se
 
     Raises:
         RuntimeError: If the weights of a member are not kept and the data to train it again are not known.
-        ValueError: If there is no completed trial, images were trained on, or an argument is not as described.
+        ValueError: If there is no completed trial, images were trained on or a part of them chose the trials, a class
+            is missing among those that are to fit the gate, or an argument is not as described.
 
     Example:
 
@@ -118,7 +122,7 @@ def _pool(tuner, x, y, seed):
     if not trials:
         raise ValueError("The search has no completed trial. Run `search` first; `tuner.leaderboard()` says why.")
     if x is None:
-        return trials, *_own(tuner, trials, slice(None), slice(None))
+        return _own(tuner, trials, slice(None), slice(None))
     classes = None if tuner.data is None else tuner.data.classes
     images, found = search_images(x, y, input_shape=tuner.hypermodel.input_shape, classes=classes)
     if len(found) != tuner.hypermodel.num_classes:
@@ -126,16 +130,20 @@ def _pool(tuner, x, y, seed):
     if tuner.data is not None:
         own = _own_rows(tuner.data, images.digests())
         if own is not None:
-            return trials, *_own(tuner, trials, *own)
-    trials = [trial for trial in trials if tuner.has_weights(trial)]
+            return _own(tuner, trials, *own)
+    trials = [trial for trial in trials if tuner.has_weights(trial)][:MOST_CANDIDATES]
+    if not trials:
+        raise RuntimeError("No trial's weights are kept. Call `search` with the arguments that it had.")
     parts = divided(images, 0.5, seed)
     networks = [tuner.load_model(trial) for trial in trials]
     return trials, *(([part.predict(network) for network in networks], part.labels) for part in parts)
 
 
 def _own(tuner, trials, selection, comparison):
+    trials = trials[:MOST_CANDIDATES]
     chosen, held = tuner.predictions(trials)
     return (
+        trials,
         ([table[selection] for table in chosen], tuner.data.selection.labels[selection]),
         ([table[comparison] for table in held], tuner.data.comparison.labels[comparison]),
     )
@@ -153,7 +161,14 @@ def _own_rows(data, digests):
         {digest: row for row, digest in enumerate(part.digests())} for part in (data.selection, data.comparison)
     ]
     rows = [[place[digest] for digest in digests if digest in place] for place in places]
-    return rows if sum(map(len, rows)) == len(digests) and all(rows) else None
+    if sum(map(len, rows)) == len(digests) and all(rows):
+        return rows
+    if rows[0]:
+        raise ValueError(
+            f"Expected images that chose no trial. Received: {len(rows[0])} that did, beside {len(digests)} in all. "
+            "Give others; or none, and the search's own halves of its validation images are taken."
+        )
+    return None
 
 
 def _fitted_gate(networks, predictions, labels, seed):
@@ -185,7 +200,7 @@ def _member(tuner, trial, weight, probabilities, labels):
         "family": trial.hyperparameters.values["family"],
         "weight": float(weight),
         "accuracy": float(np.mean(probabilities.argmax(axis=1) == labels)),
-        **tuner.hypermodel.measure(trial.hyperparameters.values),
+        **tuner.costs(trial),
     }
 
 

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import warnings
+import zipfile
 
 import numpy as np
 
@@ -29,18 +31,16 @@ class Records:
     Args:
         project: Path of the search's folder.
         key: String of all that an evaluation depends on besides.
+        kind: Class of the evaluations, as `Evaluation`.
     """
 
-    def __init__(self, project, key):
-        self.project, self.key = pathlib.Path(project), key
+    def __init__(self, project, key, kind=Evaluation):
+        self.project, self.key, self._kind = pathlib.Path(project), key, kind
 
     def evaluation(self, name):
-        """Returns the `Evaluation` of a genome, without weights, if there is one; else `None`."""
-        path = self._evaluation_path(name)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return Evaluation.of_arrays(dict(arrays))
+        """Returns the `Evaluation` of a genome, without weights; `None` if there is none, or its file is damaged."""
+        arrays = _read(self._evaluation_path(name))
+        return None if arrays is None else self._kind.of_arrays(arrays)
 
     def keep(self, name, evaluation):
         """Writes an evaluation; what others look for last is written last."""
@@ -66,13 +66,12 @@ class Records:
 
     def has_weights(self, name):
         """Returns whether the weights of a genome are kept, by this search or another one in the directory."""
-        return self._weights_path(name).exists() or self._elsewhere(name) is not None
+        return any(path.exists() for path in self._weights_files(name))
 
     def weights(self, name):
-        """Returns the weights of a genome, a list of arrays."""
-        own = self._weights_path(name)
-        with np.load(own if own.exists() else self._elsewhere(name), allow_pickle=False) as arrays:
-            return weights_of(dict(arrays))
+        """Returns the weights of a genome, a list of arrays; `None` if none are kept, or their file is damaged."""
+        arrays = next((found for found in map(_read, self._weights_files(name)) if found is not None), None)
+        return None if arrays is None else weights_of(arrays)
 
     def keep_weights_of(self, names):
         """Removes the weights of all others."""
@@ -85,9 +84,15 @@ class Records:
         """Returns the path where a trial in training keeps its state."""
         return self.project / "running" / f"{name}-{self.key[:SHORT]}.npz"
 
-    def remove_checkpoints(self):
-        """Removes what trials kept that nobody will go on with."""
-        shutil.rmtree(self.project / "running", ignore_errors=True)
+    @property
+    def images(self):
+        """Path of the folder from which worker processes read the images."""
+        return self.project / "images"
+
+    def remove_scratch(self):
+        """Removes what only a running search needs: the images for its processes, and states to go on from."""
+        for folder in (self.images, self.project / "running"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def write(self, name, text):
         """Writes a text file of the project in one step."""
@@ -100,5 +105,23 @@ class Records:
     def _weights_path(self, name):
         return self.project / "weights" / f"{name}-{self.key[:SHORT]}.npz"
 
-    def _elsewhere(self, name):
-        return next(self.project.parent.glob(f"*/weights/{self._weights_path(name).name}"), None)
+    def _weights_files(self, name):
+        """Yields where weights may be: here, then with other searches in the directory, which may drop them."""
+        own = self._weights_path(name)
+        yield own
+        yield from (path for path in self.project.parent.glob(f"*/weights/{own.name}") if path != own)
+
+
+def _read(path):
+    """Returns the arrays of a file; `None` if there is none, or it is damaged, which a warning says."""
+    try:
+        # NumPy leaves a damaged file open that it opened itself.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        warnings.warn(
+            f"{path} is damaged ({type(error).__name__}: {error}). What it held is computed again.", stacklevel=4
+        )
+        return None

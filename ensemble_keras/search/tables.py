@@ -13,22 +13,23 @@ _WHOLE = ("parameters", "macs", "best_epoch", "epochs")
 _FIGURES = ("score", "val_accuracy", "val_loss", "val_auc", *_WHOLE, "seconds")
 
 
-def trials_table(oracle):
+def trials_table(oracle, further=()):
     """Returns the ended trials of an oracle, in the order in which they ended.
 
     Args:
         oracle: A `SearchOracle`.
+        further: Sequence of names of further figures that trials report.
 
     Returns:
         A `pandas.DataFrame`, a row per trial: `trial` (number, from 1, in the order of their start), `genome` (its
         SHA-256), `family`, `score`, the figures on the validation images at the best epoch, `parameters`, `macs`,
-        `best_epoch`, `epochs`, `seconds`, `status` (`"COMPLETED"`, `"STOPPED"`: early, or `"FAILED"`), `reason`,
-        `origin` (`"random"`, `"crossover"`, `"mutation"`, …), `parents` (tuple of trial numbers), and the
-        hyperparameters.
+        `best_epoch`, `epochs`, `seconds`, the further figures, `status` (`"COMPLETED"`, `"STOPPED"`: early, or
+        `"FAILED"`), `reason`, `origin` (`"random"`, `"crossover"`, `"mutation"`, …), `parents` (tuple of trial
+        numbers), and the hyperparameters.
     """
     numbers = {trial_id: number for number, trial_id in enumerate(oracle.start_order, start=1)}
     rows = [_row(oracle, oracle.trials[trial_id], numbers) for trial_id in oracle.end_order]
-    names = ["trial", "genome", "family", *_FIGURES, "status", "reason", "origin", "parents"]
+    names = ["trial", "genome", "family", *_FIGURES, *further, "status", "reason", "origin", "parents"]
     hyperparameters = [gene.name for gene in oracle.get_space().space if gene.name != "family"]
     table = pd.DataFrame(rows, columns=[*names, *hyperparameters])
     return table.astype(dict.fromkeys(_WHOLE, "Int64"))

@@ -16,25 +16,27 @@ from keras_tuner.engine.trial import TrialStatus
 
 from ensemble_keras import runs
 from ensemble_keras._progress import progress_bar
-from ensemble_keras._validation import check_choice, check_seed
+from ensemble_keras._validation import check_choice, check_seed, suggest
 from ensemble_keras._version import __version__
 from ensemble_keras.data.labels import class_weights
-from ensemble_keras.executors import run_units
+from ensemble_keras.executors import ProcessExecutor, check_executor, run_units
 from ensemble_keras.features.keys import augmentation_key
 from ensemble_keras.members.curves import DIRECTIONS
+from ensemble_keras.members.settings import Training
 from ensemble_keras.runs import changes, fingerprint
 from ensemble_keras.search.baselines import BayesianOracle, HyperbandOracle, RandomOracle
-from ensemble_keras.search.evaluation import Job, evaluate
+from ensemble_keras.search.evaluation import Evaluation, Job, evaluate
 from ensemble_keras.search.genetic import GeneticOracle
 from ensemble_keras.search.genome import active_values
 from ensemble_keras.search.halving import SuccessiveHalving
 from ensemble_keras.search.images import search_data
 from ensemble_keras.search.local import LocalOracle
+from ensemble_keras.search.oracle import check_at_least
 from ensemble_keras.search.records import SHORT, Records
 from ensemble_keras.search.source import write_champion
 from ensemble_keras.search.space import HyperImageClassifier
 from ensemble_keras.search.tables import lineage_text, trials_table
-from ensemble_keras.search.team import greedy_team
+from ensemble_keras.search.team import MOST_CANDIDATES, greedy_team, true_class_probabilities
 
 ALGORITHMS = {
     "genetic": GeneticOracle,
@@ -45,6 +47,8 @@ ALGORITHMS = {
 }
 # Arguments of KerasTuner's tuner that say how it trains.
 _HOW_TO_TRAIN = ("optimizer", "loss", "metrics", "max_model_size", "distribution_strategy", "executions_per_trial")
+# Fields of `Training` that `search` sets by other arguments, or that nothing here goes by.
+_SET_OTHERWISE = ("epochs", "batch_size", "monitor", "validation_split")
 # What a trial reports besides the figures of its images.
 _COSTS = ("parameters", "macs")
 
@@ -54,17 +58,18 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
     Args:
         hypermodel: A `HyperImageClassifier`; or any KerasTuner hypermodel, which KerasTuner then trains by itself:
-            what `search` says of data, predictions and ensembles holds for the former.
+            what is said of halving, data, kept weights, predictions and ensembles holds for the former.
         algorithm: `"genetic"`, `"local"`, `"random"`, `"bayesian"` or `"hyperband"`. Defaults to `"genetic"`.
         objective: `"val_accuracy"`, `"val_loss"` or `"val_auc"`; or a list that begins with one of these and goes on
             with costs, `["val_accuracy", "macs"]` (or `"parameters"`): then trials are compared by dominance, see
             `oracle.get_pareto_trials()`. Defaults to `"val_accuracy"`.
         max_trials: Int, how many trials are to succeed, those of earlier runs counted; with a higher number a
-            finished search goes on.
-        halving: A `SuccessiveHalving`, which stops poor trials early; `True`: with its defaults; or `None`: all
-            trials have all epochs. Defaults to `None`.
+            finished search goes on. Defaults to 100.
+        halving: A `SuccessiveHalving`, which stops poor trials early; `True`: with its defaults; or `None` or
+            `False`: all trials have all epochs. Defaults to `None`.
         parents: `"population"`; or `"ensemble"`: parents come from the best team of the trials so far, so that the
             search looks for good teams (Neural Ensemble Search, Zaidi et al., 2020, 2006.08573); `"genetic"` only.
+            Defaults to `"population"`.
         keep: Int, of how many best trials the weights are kept; those of the Pareto front and of the best team are,
             too. Defaults to 10.
         ensemble_size: Int, the size of that team. Defaults to 5.
@@ -73,6 +78,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
         project_name: String, the search's folder in it. Defaults to `"search"`.
         overwrite: Whether to begin anew where the folder holds a search. Defaults to `False`: to go on with it.
         oracle_options: Dict of further arguments of the algorithm's oracle, such as `{"population_size": 50}`.
+            Defaults to `None`.
         **tuner_options: Further arguments of `keras_tuner.Tuner`. Those of training and of the size of networks are
             for a hypermodel of one's own: a `HyperImageClassifier` has genes, limits, and `settings` of `search`.
 
@@ -89,6 +95,9 @@ class ArchitectureSearch(keras_tuner.Tuner):
     >>> tuner.leaderboard()["status"].tolist()
     ['COMPLETED', 'COMPLETED']
     """
+
+    # Of what kind its evaluations are, and the figures that they give besides the usual ones.
+    _kind, _further = Evaluation, ()
 
     def __init__(
         self,
@@ -111,30 +120,33 @@ class ArchitectureSearch(keras_tuner.Tuner):
         check_choice("algorithm", algorithm, ALGORITHMS)
         check_choice("parents", parents, ("population", "ensemble"))
         check_seed(seed)
+        check_at_least("keep", keep, 0)
+        check_at_least("ensemble_size", ensemble_size, 1)
         self.seed, self.keep, self.team_size = seed, keep, ensemble_size
-        self.halving = SuccessiveHalving() if halving is True else halving
+        self.halving = _halving(halving)
         self._is_ours = isinstance(hypermodel, HyperImageClassifier)
         # What `search` sets.
         self.data = self._records = self._make_job = self._champion = self._end_reason = None
-        self._predictions = {}
+        self._seen = {}
         objectives, self._figure = _objectives(objective)
-        self._described = {"algorithm": algorithm, "objective": objective, "parents": parents} | (
-            oracle_options or {}
-        )
-        options = {"objective": objectives, "max_trials": max_trials, "seed": seed, **(oracle_options or {})}
+        oracle_options = dict(oracle_options or {})
+        # Those that a file can hold, and of which a change is worth a warning.
+        told = {name: value for name, value in oracle_options.items() if name not in ("known", "parents")}
+        self._described = {"algorithm": algorithm, "objective": objective, "parents": parents} | told
+        given = {"objective": objectives, "max_trials": max_trials, "seed": seed}
         if self._is_ours:
-            options |= {"hyperparameters": hypermodel.hyperparameters(), "refusal": hypermodel.refusal}
-            foreign = [name for name in _HOW_TO_TRAIN if name in tuner_options]
-            if foreign:
-                raise ValueError(
-                    f"{', '.join(map(repr, foreign))} belong to a hypermodel of your own. For a HyperImageClassifier "
-                    "give its `training` or `max_parameters`, or `settings` and `class_weight` of `search`."
-                )
+            _check_not_of_training(tuner_options)
+            given |= {"hyperparameters": hypermodel.hyperparameters(), "refusal": hypermodel.refusal}
+        elif self.halving is not None or parents == "ensemble":
+            raise ValueError(
+                "`halving` and `parents='ensemble'` need a HyperImageClassifier: KerasTuner alone trains any other "
+                f"hypermodel. Received: {hypermodel!r}."
+            )
         if parents == "ensemble":
             if algorithm != "genetic":
                 raise ValueError(f"`parents='ensemble'` needs `algorithm='genetic'`. Received: {algorithm!r}.")
-            options["parents"] = self._team
-        oracle = ALGORITHMS[algorithm](**options)
+            given["parents"] = self._team
+        oracle = _oracle(algorithm, given, oracle_options)
         with _quiet():
             super().__init__(
                 oracle,
@@ -146,7 +158,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
             )
         path = pathlib.Path(self.project_dir) / "run.json"
         if self._is_ours and path.exists():
-            self._records = Records(self.project_dir, fingerprint(json.loads(path.read_text())["trained"]))
+            self._open_records(json.loads(path.read_text())["trained"])
 
     def search(
         self,
@@ -186,12 +198,14 @@ class ArchitectureSearch(keras_tuner.Tuner):
             epochs: Int, how long a trial trains that does not stop early. Defaults to 10.
             batch_size: Int, where it is no gene of the space. Defaults to 64.
             augmentation: As in `build_augmentation`, of images with three channels. Defaults to `None`.
-            class_weight: `None`, `"balanced"`, or a dict from class to weight.
-            settings: Dict of further fields of `Training` for all trials, such as `{"label_smoothing": 0.1}`.
-            callbacks: `keras.callbacks.Callback`s; with an executor they must be picklable.
+            class_weight: `None`, `"balanced"`, or a dict from class to weight. Defaults to `None`.
+            settings: Dict of further fields of `Training` for all trials, such as `{"label_smoothing": 0.1}`; not of
+                what the space searches. `patience` is all epochs where it is not given. Defaults to `None`.
+            callbacks: `keras.callbacks.Callback`s; with an executor they must be picklable. Defaults to none.
             max_seconds_per_trial: Float. Defaults to `None`: no limit.
             executor: Where trials run: `None`, in this process; an int, that many processes; a
-                `concurrent.futures.Executor` or a Dask client. See `ensemble_keras.executors.run_units`.
+                `concurrent.futures.Executor` such as `ensemble_keras.executors.RayExecutor()`; or a Dask client. To
+                a cluster the images go with each trial. See `ensemble_keras.executors.run_units`. Defaults to `None`.
             workers: Int, how many trials at a time. Defaults to what the executor has.
             verbose: 0 shows no progress. Defaults to 1.
             **options: Arguments of `keras.Model.fit`, where the hypermodel is not a `HyperImageClassifier`.
@@ -202,43 +216,43 @@ class ArchitectureSearch(keras_tuner.Tuner):
             ValueError: If an argument is not as described, or the folder holds a search on other images or with other
                 settings, whose figures would not compare.
         """
+        if isinstance(self.oracle, HyperbandOracle) and "max_epochs" not in self._described:
+            self.oracle.max_epochs = epochs
         if not self._is_ours:
-            given = {"epochs": epochs, "batch_size": batch_size, "validation_data": validation_data}
-            with _quiet():
-                super().search(x, y, **given, callbacks=list(callbacks), verbose=verbose, **options)
+            ours = {"augmentation": augmentation, "settings": settings, "executor": executor, "workers": workers}
+            ours |= {"max_seconds_per_trial": max_seconds_per_trial}
+            options |= {"epochs": epochs, "batch_size": batch_size, "class_weight": class_weight, "verbose": verbose}
+            options |= {"validation_data": validation_data, "validation_split": validation_split}
+            self._search_by_keras_tuner(x, y, ours, callbacks=list(callbacks), **options)
             return
         if options:
             raise TypeError(f"`search` takes no argument {', '.join(map(repr, options))}.")
-        data = search_data(
-            x,
-            y,
-            validation_data,
-            input_shape=self.hypermodel.input_shape,
-            shares=(validation_split, comparison_split),
-            seed=self.seed,
-        )
-        if len(data.classes) != self.hypermodel.num_classes:
-            raise ValueError(
-                f"The space is of {self.hypermodel.num_classes} classes. Received: images of {len(data.classes)}."
-            )
-        if isinstance(self.oracle, HyperbandOracle) and "max_epochs" not in self._described:
-            self.oracle.max_epochs = epochs
-        fixed = {"patience": epochs, **(settings or {}), "monitor": self._figure}
-        fixed |= {} if "batch_size" in self.hypermodel.training else {"batch_size": batch_size}
+        check_executor(executor)
+        data = self._images(x, y, validation_data, (validation_split, comparison_split))
+        fixed = self._settings_of_all(settings or {}, epochs, batch_size)
         weights = class_weights(data.train.labels, data.classes, class_weight)
+        augmented = augmentation_key(augmentation)
+        if augmented and self.hypermodel.input_shape[2] != 3:
+            raise ValueError(
+                "`augmentation` takes images with three channels. Received: images of shape "
+                f"{self.hypermodel.input_shape}. Give None, or repeat grey images over three channels."
+            )
         trained = {
             "version": __version__,
             "data": data.fingerprints(),
             "epochs": epochs,
-            "settings": fixed,
-            "augmentation": augmentation_key(augmentation),
+            # An optimizer is no JSON value, what tells of it is.
+            "settings": {name: Training(epochs=epochs, **fixed).config()[name] for name in fixed},
+            "augmentation": augmented,
             "class_weight": weights,
             "halving": self.halving and dataclasses.asdict(self.halving),
             "max_seconds_per_trial": max_seconds_per_trial,
             "seed": self.seed,
+            **self._depends_on(),
         }
         self._start_records(trained, data)
-        where = self._records.project / "images" if isinstance(executor, int) else None
+        if isinstance(executor, int | ProcessExecutor):
+            data = data.stored(self._records.images)
         make = functools.partial(
             Job,
             hypermodel=self.hypermodel,
@@ -246,17 +260,65 @@ class ArchitectureSearch(keras_tuner.Tuner):
             class_weight=weights,
             max_seconds=max_seconds_per_trial,
             callbacks=tuple(callbacks),
-            **(data if where is None else data.stored(where)).parts(),
+            **data.parts(),
         )
         self._make_job = functools.partial(self._job, make, fixed, epochs)
         with runs.Run(self.project_dir, {"trained": trained, "search": self._described}), _quiet():
             runs.remove_leftovers(self._records.project)
+            # What was interrupted is given out again, also where this very object was searching.
+            self.oracle.reload()
             self._run(executor, workers, verbose)
-            self._records.remove_checkpoints()
+            self._records.remove_scratch()
+        self._tell_of_an_early_end()
+
+    def _search_by_keras_tuner(self, x, y, ours, *, validation_data, validation_split, **fit_arguments):
+        """Leaves a hypermodel of the user's own to KerasTuner, and so to `keras.Model.fit`."""
+        if unknown := [name for name, value in ours.items() if value is not None]:
+            raise ValueError(
+                f"`{unknown[0]}` needs a HyperImageClassifier: KerasTuner alone trains any other hypermodel. "
+                f"Received: {self.hypermodel!r}."
+            )
+        held_out = {"validation_data": validation_data}
+        if validation_data is None:
+            held_out = {"validation_split": validation_split}
+        with _quiet():
+            super().search(x, y, **held_out, **fit_arguments)
+
+    def _images(self, x, y, validation_data, shares):
+        shape, classes = self.hypermodel.input_shape, self.hypermodel.num_classes
+        data = search_data(x, y, validation_data, input_shape=shape, shares=shares, seed=self.seed)
+        if len(data.classes) != classes:
+            raise ValueError(f"The space is of {classes} classes. Received: images of {len(data.classes)}.")
+        return data
+
+    def _settings_of_all(self, settings, epochs, batch_size):
+        """Returns the fields of `Training` that all trials have in common; `ValueError` before a trial is spent."""
+        known = [field.name for field in dataclasses.fields(Training) if field.name not in _SET_OTHERWISE]
+        for name in settings:
+            if name in self.hypermodel.training:
+                raise ValueError(
+                    f"`settings` must not hold {name!r}, which the space searches. Give the space "
+                    f"`training={{{name!r}: [{settings[name]!r}]}}`."
+                )
+            if name not in known:
+                raise ValueError(
+                    f"`settings` must hold fields of Training that no other argument sets. Received: {name!r}."
+                    f"{suggest(name, known)}"
+                )
+        fixed = {"patience": epochs, **settings, "monitor": self._figure}
+        return fixed if "batch_size" in self.hypermodel.training else fixed | {"batch_size": batch_size}
+
+    def run_trial(self, trial, *fit_args, **fit_kwargs):
+        """Trains a network of a hypermodel of the user's own; KerasTuner calls it."""
+        # Hyperband deals them out.
+        dealt = trial.hyperparameters.values.get("tuner/epochs")
+        if dealt is not None:
+            fit_kwargs["epochs"] = dealt
+        return super().run_trial(trial, *fit_args, **fit_kwargs)
 
     def leaderboard(self):
         """Returns the ended trials, the best first: see `ensemble_keras.search.tables.trials_table`."""
-        table = trials_table(self.oracle)
+        table = trials_table(self.oracle, self._further)
         lower = DIRECTIONS[self._figure] == "min"
         return table.sort_values("score", ascending=lower, kind="stable", na_position="last", ignore_index=True)
 
@@ -268,18 +330,17 @@ class ArchitectureSearch(keras_tuner.Tuner):
         """
         if not self._is_ours:
             return super().load_model(trial)
-        if not self.has_weights(trial):
-            if self._make_job is None:
-                raise RuntimeError(
-                    f"The weights of trial {trial.trial_id} are not kept (keep={self.keep}). Call `search` with the "
-                    "arguments that it had: it finishes at once, and the trial can then be trained as it was."
-                )
-            epochs = len(self._records.evaluation(self._name(trial)).history["loss"])
-            job = dataclasses.replace(self._make_job(trial), bounds={}, stop_after=epochs)
-            self._records.keep_weights(self._name(trial), evaluate(job).weights)
-        network = self.hypermodel.network(trial.hyperparameters.values)
-        network.set_weights(self._records.weights(self._name(trial)))
+        weights = None if self._records is None else self._records.weights(self._name(trial))
+        if weights is None:
+            weights = self._train_again(trial).weights
+            self._records.keep_weights(self._name(trial), weights)
+        network = self._network(trial)
+        network.set_weights(weights)
         return network
+
+    def costs(self, trial):
+        """Returns what the network of a completed trial costs: a dict of ints, `"parameters"` and `"macs"`."""
+        return {name: int(trial.metrics.get_best_value(name)) for name in _COSTS}
 
     def predictions(self, trials):
         """Returns what trials predicted for the validation images.
@@ -296,7 +357,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
         """
         self._check_searched()
         cut = len(self.data.selection)
-        tables = [self._predicted(self._name(trial)) for trial in trials]
+        tables = [self._evaluation(trial).predictions for trial in trials]
         return [table[:cut] for table in tables], [table[cut:] for table in tables]
 
     def completed_trials(self):
@@ -338,8 +399,41 @@ class ArchitectureSearch(keras_tuner.Tuner):
                     f"{self.project_dir!r} holds a search whose trials were trained otherwise ({differ}): figures "
                     "would not compare. Give another `project_name`, or `overwrite=True`."
                 )
-        self.data, self._predictions = data, {}
-        self._records = Records(self.project_dir, fingerprint(trained))
+        self.data, self._seen = data, {}
+        self._open_records(trained)
+
+    def _open_records(self, trained):
+        self._records = Records(self.project_dir, fingerprint(trained), self._kind)
+
+    def _depends_on(self):
+        """Returns what the figures of a trial depend on in a search of this kind alone, a dict of JSON values."""
+        return {}
+
+    def _work(self):
+        """Returns the function from a `Job` to its evaluation, which other processes can run."""
+        return evaluate
+
+    def _train_again(self, trial):
+        """Returns the evaluation of a completed trial, trained once more as it was.
+
+        Raises:
+            RuntimeError: If the data are not known: before `search` in this process.
+        """
+        if self._make_job is None:
+            raise RuntimeError(
+                f"The weights of trial {trial.trial_id} are not kept (keep={self.keep}). Call `search` with the "
+                "arguments that it had: it finishes at once, and the trial can then be trained as it was."
+            )
+        epochs = int(trial.metrics.get_best_value("epochs"))
+        return self._work()(self._make_job(trial, again_for=epochs))
+
+    def _network(self, trial):
+        """Returns the network of a trial, with new weights."""
+        return self.hypermodel.network(trial.hyperparameters.values)
+
+    def _measured(self, trial, evaluation):
+        """Returns what the network of an evaluation costs."""
+        return self.hypermodel.measure(trial.hyperparameters.values)
 
     def _run(self, executor, workers, verbose):
         with progress_bar(self._title(), self.oracle.max_trials, unit="trials", verbose=verbose) as advance:
@@ -353,7 +447,12 @@ class ArchitectureSearch(keras_tuner.Tuner):
                     if trial.status != TrialStatus.RUNNING:
                         self._end_reason = trial.message
                         return None
-                    job = self._make_job(trial)
+                    try:
+                        job = self._make_job(trial)
+                    except ValueError as error:
+                        # Of a genome's settings: a warm-up longer than its epochs, for instance.
+                        self._fail(trial, f"ValueError: {error}")
+                        continue
                     known = self._records.evaluation(job.name)
                     if known is None:
                         return job
@@ -364,14 +463,15 @@ class ArchitectureSearch(keras_tuner.Tuner):
             def tell(job, outcome):
                 trial = self.oracle.trials[job.trial_id]
                 if outcome.error is not None:
-                    self._fail(trial, outcome)
+                    self._fail(trial, outcome.error)
                     return
                 self._records.keep(job.name, outcome.value)
                 self._end(trial, outcome.value)
                 advance(description=self._title())
 
-            run_units(evaluate, ask, tell, executor=executor, workers=workers)
-        self._tell_of_an_early_end()
+            run_units(self._work(), ask, tell, executor=executor, workers=workers)
+        if best := self.completed_trials():
+            self._write_champion(best[0])
 
     def _tell_of_an_early_end(self):
         """Says why there are fewer trials than asked for."""
@@ -387,39 +487,47 @@ class ArchitectureSearch(keras_tuner.Tuner):
         )
         if not found:
             raise RuntimeError(text)
-        warnings.warn(text, stacklevel=4)
+        warnings.warn(text, stacklevel=3)
 
     def _title(self):
         best, failed = self.completed_trials()[:1], len(self.oracle.failed())
         title = f"Searching, best {self._figure} {best[0].score:.4f}" if best else "Searching"
         return f"{title}, {failed} failed" if failed else title
 
-    def _job(self, make, fixed, epochs, trial):
+    def _job(self, make, fixed, epochs, trial, *, again_for=None):
+        """Returns the `Job` of a trial, or that of training it again for so many epochs as it had."""
         values = active_values(self.oracle.get_space(), trial.hyperparameters.values)
         # Hyperband deals them out.
         epochs = trial.hyperparameters.values.get("tuner/epochs", epochs)
-        curves = [] if self.halving is None else self._curves()
         return make(
             trial_id=trial.trial_id,
             name=self._name(trial),
             values=values,
             settings=dataclasses.replace(self.hypermodel.settings(values, epochs), **fixed),
             seed=int(np.random.SeedSequence([self.seed, int(trial.genome_id[:8], 16)]).generate_state(1)[0]),
-            bounds=self.halving.bounds(curves, epochs, self._figure) if curves else {},
+            bounds=self._bounds(epochs) if again_for is None else {},
             checkpoint=self._records.checkpoint(self._name(trial)),
+            stop_after=again_for,
         )
+
+    def _bounds(self, epochs):
+        """Returns what a further trial of so many epochs must reach to go on, a dict as in `Judge`."""
+        if self.halving is None:
+            return {}
+        curves = [self._remembered(trial)[0] for trial in self.completed_trials()]
+        return self.halving.bounds(curves, epochs, self._figure)
 
     def _end(self, trial, evaluation):
         figures = {name: value for name, value in evaluation.figures().items() if name != "loss"}
-        figures |= self.hypermodel.measure(trial.hyperparameters.values)
+        figures |= self._measured(trial, evaluation)
         figures |= {"epochs": len(evaluation.history["loss"]), "best_epoch": evaluation.best_epoch}
         self.oracle.update_trial(trial.trial_id, figures | {"seconds": evaluation.seconds}, evaluation.best_epoch)
         trial.status, trial.message = TrialStatus.COMPLETED, evaluation.note
         self.oracle.end_trial(trial)
         self._tidy()
 
-    def _fail(self, trial, outcome):
-        trial.status, trial.message = TrialStatus.FAILED, outcome.error
+    def _fail(self, trial, reason):
+        trial.status, trial.message = TrialStatus.FAILED, reason
         self.oracle.end_trial(trial)
         self._write_tables()
 
@@ -429,13 +537,17 @@ class ArchitectureSearch(keras_tuner.Tuner):
         kept = best[: self.keep] + self.oracle.get_pareto_trials() + [best[i] for i in self._team_of(best)]
         self._records.keep_weights_of({self._name(trial) for trial in kept})
         self._write_tables()
-        name = self._name(best[0])
-        if name != self._champion and self._records.has_weights(name):
-            write_champion(self.load_model(best[0]), self._records.project)
-            self._champion = name
+        # Else at the end of the search: its weights may have been left with another search that trained it.
+        if self._records.has_weights(self._name(best[0])):
+            self._write_champion(best[0])
+
+    def _write_champion(self, trial):
+        if self._name(trial) != self._champion:
+            write_champion(self.load_model(trial), self._records.project)
+            self._champion = self._name(trial)
 
     def _write_tables(self):
-        table = trials_table(self.oracle)
+        table = trials_table(self.oracle, self._further)
         self._records.write("lineage.jsonl", lineage_text(table))
         self._records.write("trials.csv", table.to_csv(index=False))
 
@@ -445,23 +557,35 @@ class ArchitectureSearch(keras_tuner.Tuner):
         return [best[i].trial_id for i in self._team_of(best)]
 
     def _team_of(self, best):
+        """Returns the places of the team among trials, the best of which comes first."""
         if not best:
             return []
-        return np.flatnonzero(greedy_team(self.predictions(best)[0], self.data.selection.labels, size=self.team_size))
+        self._check_searched()
+        chances = [self._remembered(trial)[1] for trial in best[:MOST_CANDIDATES]]
+        return np.flatnonzero(greedy_team(chances, size=self.team_size))
 
-    def _predicted(self, name):
-        if name not in self._predictions:
-            self._predictions[name] = self._records.evaluation(name).predictions
-        return self._predictions[name]
+    def _evaluation(self, trial):
+        """Returns the evaluation of a completed trial, without weights; if its file is gone, it is trained again."""
+        found = self._records.evaluation(self._name(trial))
+        if found is None:
+            found = self._train_again(trial)
+            self._records.keep(self._name(trial), found)
+        return found
+
+    def _remembered(self, trial):
+        """Returns a completed trial's curve and, of the images for selection, its probabilities of their classes."""
+        name = self._name(trial)
+        if name not in self._seen:
+            evaluation, labels = self._evaluation(trial), self.data.selection.labels
+            chances = true_class_probabilities(evaluation.predictions[: len(labels)], labels)
+            self._seen[name] = evaluation.history[self._figure], chances
+        return self._seen[name]
 
     @staticmethod
     def _name(trial):
         """Returns what the files of a trial are called: one genome may be tried with several numbers of epochs."""
         dealt = trial.hyperparameters.values.get("tuner/epochs")
         return trial.genome_id[:SHORT] + ("" if dealt is None else f"-{dealt}epochs")
-
-    def _curves(self):
-        return [self._records.evaluation(self._name(t)).history[self._figure] for t in self.completed_trials()]
 
     def _check_searched(self):
         if self.data is None:
@@ -523,6 +647,33 @@ def _objectives(objective):
         check_choice("objective", name, (*DIRECTIONS, *_COSTS))
     found = [keras_tuner.Objective(name, DIRECTIONS.get(name, "min")) for name in names]
     return (found[0] if len(found) == 1 else found), names[0]
+
+
+def _oracle(algorithm, given, options):
+    """Returns the oracle of an algorithm, with what the search gives it and the further options."""
+    if twice := [name for name in (*given, "folder") if name in options]:
+        raise ValueError(
+            f"`oracle_options` must hold what the search does not give by itself. Received: {', '.join(twice)}. "
+            "Take the argument of the search, or of its space."
+        )
+    return ALGORITHMS[algorithm](**given, **options)
+
+
+def _check_not_of_training(tuner_options):
+    """Raises `ValueError` if KerasTuner is told how to train: a `HyperImageClassifier` has its own way."""
+    foreign = [name for name in _HOW_TO_TRAIN if name in tuner_options]
+    if foreign:
+        raise ValueError(
+            f"{', '.join(map(repr, foreign))} belong to a hypermodel of your own. For a HyperImageClassifier "
+            "give its `training` or `max_parameters`, or `settings` and `class_weight` of `search`."
+        )
+
+
+def _halving(halving):
+    """Returns a `SuccessiveHalving` or `None`."""
+    if not isinstance(halving, SuccessiveHalving | bool | None):
+        raise ValueError(f"`halving` must be a SuccessiveHalving, True or None. Received: {halving!r}.")
+    return SuccessiveHalving() if halving is True else halving or None
 
 
 @contextlib.contextmanager

@@ -47,6 +47,12 @@ def test_validation_data_are_labelled_by_the_classes_of_the_training_images(pixe
         search_data(pixels[:30], y[:30], (pixels[30:], ["c"] * 10), input_shape=(8, 8, 1), shares=(0.2, 0.5), seed=0)
 
 
+def test_training_images_among_those_for_validation_are_told_of(pixels):
+    y = np.arange(40) % 2
+    with pytest.warns(UserWarning, match="5 of the 15 validation images are training images, too"):
+        search_data(pixels[:30], y[:30], (pixels[25:], y[25:]), input_shape=(8, 8, 1), shares=(0.2, 0.5), seed=0)
+
+
 def test_stored_images_go_to_other_processes_as_a_path(pixels, tmp_path):
     images, _ = search_images(pixels, np.arange(40) % 2, input_shape=(8, 8, 1))
     stored = images.stored(tmp_path)

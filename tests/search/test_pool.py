@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from contracts import assert_stock_only
-from tiny_search import tiny_images, tiny_space
+from tiny_search import tiny_images, tiny_space, untrained
 
 import ensemble_keras as ek
 from ensemble_keras.measures.metrics import log_losses
@@ -96,7 +96,27 @@ def test_training_images_are_refused(tuner):
         ensemble_from_search(tuner, x, y)
 
 
+def test_images_that_chose_trials_compare_nothing(tuner):
+    chose, others = tuner.data.selection, tiny_images(30, seed=8)
+    x, y = np.concatenate([chose.pixels, others[0]]), np.concatenate([chose.labels, others[1]])
+    with pytest.raises(ValueError, match=f"that chose no trial. Received: {len(chose)} that did, beside {len(y)}"):
+        ensemble_from_search(tuner, x, y)
+
+
+def test_without_an_image_of_a_class_there_is_no_gate(tmp_path, monkeypatch):
+    monkeypatch.setattr("ensemble_keras.search.tuner.evaluate", untrained)
+    x, y = tiny_images(90)
+    y[:60] = np.arange(60) % 3
+    few = ArchitectureSearch(tiny_space(3), algorithm="random", max_trials=3, directory=tmp_path)
+    few.search(x[:60], y[:60], validation_data=(x[60:], y[60:]), epochs=1, verbose=0)
+    assert SearchEnsemble.from_search(few, size=2).comparison["name"].tolist() == ["best single", "top", "greedy"]
+    with pytest.raises(ValueError, match="`y` must hold images of all 3 classes. .* none of class 2"):
+        ensemble_from_search(few, combiner="gated")
+
+
 def test_bad_arguments_are_refused(tuner, tmp_path):
+    with pytest.raises(ValueError, match="`size` must be an int of at least 1. Received: 0"):
+        ensemble_from_search(tuner, size=0)
     with pytest.raises(ValueError, match="`combiner` must be one of 'greedy'"):
         ensemble_from_search(tuner, combiner="greedily")
     with pytest.raises(ValueError, match="Expected images of 2 classes. Received: 3."):

@@ -7,7 +7,7 @@ import keras_tuner
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_search import FAMILIES, KillOnce, tiny_images, tiny_space
+from tiny_search import FAMILIES, tiny_images, tiny_space, untrained
 
 from ensemble_keras.search import tuner as tuner_module
 from ensemble_keras.search.family import Family
@@ -310,32 +310,64 @@ def test_own_processes_train_what_this_one_would(searched, tmp_path):
         assert row["val_loss"] == pytest.approx(alone.loc[genome, "val_loss"], abs=1e-5)
 
 
-@pytest.mark.slow
-def test_a_killed_worker_costs_nothing_but_time(tmp_path):
-    tuner = GeneticSearch(tiny_space(), max_trials=4, population_size=3, directory=tmp_path)
-    killer = KillOnce(tmp_path / "killed")
-    tuner.search(*tiny_images(), epochs=1, executor=2, callbacks=[killer], verbose=0)
-    assert killer.marker.exists()
-    assert tuner.leaderboard()["status"].tolist() == ["COMPLETED"] * 4
-    assert tuner.leaderboard()["genome"].is_unique
+def perceptron(hp):
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(hp.Choice("units", [2, 4, 8]), activation="relu"))
+    model.add(keras.layers.Dense(2, activation="softmax"))
+    model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 @pytest.mark.slow
 def test_any_keras_tuner_hypermodel_can_be_searched(tmp_path):
-    def build(hp):
-        model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
-        model.add(keras.layers.Dense(hp.Choice("units", [2, 4, 8]), activation="relu"))
-        model.add(keras.layers.Dense(2, activation="softmax"))
-        model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        return model
-
     hp = keras_tuner.HyperParameters()
     hp.Choice("units", [2, 4, 8])
-    tuner = GeneticSearch(build, max_trials=3, directory=tmp_path, oracle_options={"hyperparameters": hp})
+    tuner = GeneticSearch(perceptron, max_trials=3, directory=tmp_path, oracle_options={"hyperparameters": hp})
     x, y = tiny_images()
     tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
     assert isinstance(tuner.oracle, GeneticOracle)
     assert sorted(hp.get("units") for hp in tuner.get_best_hyperparameters(3)) == [2, 4, 8]
+    assert tuner.leaderboard()["units"].tolist() == [hp.get("units") for hp in tuner.get_best_hyperparameters(3)]
+
+
+@pytest.mark.slow
+def test_a_hypermodel_of_ones_own_trains_as_long_as_hyperband_says_and_on_a_part_of_the_images(tmp_path):
+    epochs, seen = [], []
+
+    class Count(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            epochs.append(self.params["epochs"])
+            seen.append(self.params["steps"])
+
+    tuner = ArchitectureSearch(perceptron, algorithm="hyperband", max_trials=4, directory=tmp_path)
+    tuner.search(*tiny_images(100), epochs=3, batch_size=10, callbacks=[Count()], verbose=0)
+    dealt = [trial.hyperparameters.values["tuner/epochs"] for trial in tuner.oracle.finished()]
+    assert epochs == dealt
+    assert set(dealt) == {1, 3}
+    assert set(seen) == {8}
+
+
+def test_what_keras_tuner_cannot_do_with_a_hypermodel_of_ones_own_is_refused(tmp_path):
+    for options in ({"halving": True}, {"parents": "ensemble"}):
+        with pytest.raises(ValueError, match="`halving` and `parents='ensemble'` need a HyperImageClassifier"):
+            ArchitectureSearch(perceptron, directory=tmp_path, **options)
+    tuner = ArchitectureSearch(perceptron, max_trials=1, directory=tmp_path)
+    for options in ({"executor": 2}, {"augmentation": "light"}, {"max_seconds_per_trial": 9.0}):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}` needs a HyperImageClassifier"):
+            tuner.search(*tiny_images(), **options)
+
+
+def test_halving_is_off_by_none_and_by_false(tmp_path):
+    halvings = [ArchitectureSearch(tiny_space(), halving=h, directory=tmp_path).halving for h in (None, False, True)]
+    assert halvings == [None, None, SuccessiveHalving()]
+
+
+def test_validation_images_need_not_have_every_class(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuner_module, "evaluate", untrained)
+    x, y = tiny_images(60)
+    tuner = ArchitectureSearch(tiny_space(), algorithm="random", max_trials=2, directory=tmp_path)
+    tuner.search(x, y, validation_data=(x[y == 0][:20] // 2, y[y == 0][:20]), epochs=1, verbose=0)
+    assert (tuner.leaderboard()["status"] == "COMPLETED").all()
 
 
 def test_bad_arguments_are_refused(tmp_path):
@@ -350,6 +382,14 @@ def test_bad_arguments_are_refused(tmp_path):
         ArchitectureSearch(tiny_space(), algorithm="random", parents="ensemble", **folder)
     with pytest.raises(ValueError, match="`seed` must be an int"):
         ArchitectureSearch(tiny_space(), seed=-1, **folder)
+    with pytest.raises(ValueError, match="`keep` must be an int of at least 0. Received: -1"):
+        ArchitectureSearch(tiny_space(), keep=-1, **folder)
+    with pytest.raises(ValueError, match="`ensemble_size` must be an int of at least 1. Received: 0"):
+        ArchitectureSearch(tiny_space(), ensemble_size=0, **folder)
+    with pytest.raises(ValueError, match="`halving` must be a SuccessiveHalving, True or None. Received: 3"):
+        ArchitectureSearch(tiny_space(), halving=3, **folder)
+    with pytest.raises(ValueError, match="does not give by itself. Received: seed, refusal. Take the argument"):
+        ArchitectureSearch(tiny_space(), oracle_options={"refusal": len, "seed": 3, "max_failed": 1}, **folder)
     with pytest.raises(ValueError, match="'optimizer', 'loss' belong to a hypermodel of your own"):
         ArchitectureSearch(tiny_space(), optimizer="sgd", loss="mse", **folder)
     tuner = ArchitectureSearch(tiny_space(3), **folder)

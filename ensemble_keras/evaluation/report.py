@@ -11,6 +11,7 @@ from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.evaluation import inputs
 from ensemble_keras.evaluation.prediction import predict_with_members
 from ensemble_keras.measures import metrics, significance
+from ensemble_keras.measures.intervals import metric_interval
 
 # A drop from out-of-fold accuracy is said when chance would make it in one of a hundred reports.
 _DROP_LEVEL = 0.01
@@ -159,7 +160,7 @@ class EvaluationReport:
 
     @functools.cached_property
     def summary(self):  # noqa: D102 (described with the class, as the others below)
-        accuracy, low, high = significance.metric_interval(self.probabilities, self.y_true, groups=self._groups)
+        accuracy, low, high = metric_interval(self.probabilities, self.y_true, groups=self._groups)
         figures = {"images": len(self.y_true), "classes": len(self.class_names), "accuracy": accuracy}
         figures |= {"accuracy_low": low, "accuracy_high": high}
         figures |= metrics.metric_summary(self.y_true, self.probabilities)
@@ -261,7 +262,7 @@ class EvaluationReport:
         return self.probabilities.argmax(axis=1)
 
     def _member_row(self, p):
-        accuracy, low, high = significance.metric_interval(p, self.y_true, groups=self._groups)
+        accuracy, low, high = metric_interval(p, self.y_true, groups=self._groups)
         gain = significance.compare(self.probabilities, p, self.y_true, groups=self._groups)
         return {
             "accuracy": accuracy,

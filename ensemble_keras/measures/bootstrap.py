@@ -1,7 +1,6 @@
 """Bootstrap: a metric's values when rows, or whole groups of them, are drawn anew with replacement."""
 
 import numpy as np
-from scipy import sparse
 
 # Rows times resamples held at once: about 16 MB of weights, which keeps the sums near the processor.
 _CHUNK = 2_000_000
@@ -29,19 +28,17 @@ def resampled_means(score, units, resamples, rng):
     return np.concatenate(means)
 
 
-def resampled_aucs(tables, y, units, resamples, rng):
-    """Returns each table's ROC AUC in the same resamples, shape `(tables, resamples)`.
+def resampled(functions, units, resamples, rng):
+    """Returns the values of several functions in the same resamples, shape `(functions, resamples)`.
 
-    It is that of class 1 for two classes, and else the mean over the classes that the resample holds; NaN where it
-    holds one class only. Arguments are those of `resampled_means`; `tables` are arrays `(n, num_classes)`.
+    Args:
+        functions: List of functions from weights `(n, some resamples)` to values, as in `weighted`.
+        units: As in `resampled_means`.
+        resamples: As in `resampled_means`.
+        rng: As in `resampled_means`.
     """
-    classes = [1] if tables[0].shape[1] == 2 else range(tables[0].shape[1])
-    orders = [[_order(np.flatnonzero(y == k), np.flatnonzero(y != k), p[:, k]) for k in classes] for p in tables]
-    resampled = []
-    for weights in _weights(units, resamples, rng):
-        total = weights.sum(axis=0)
-        resampled.append([_macro([_weighted_auc(order, weights, total) for order in table]) for table in orders])
-    return np.concatenate(resampled, axis=1)
+    values = [[function(weights) for function in functions] for weights in _weights(units, resamples, rng)]
+    return np.concatenate(values, axis=1)
 
 
 def _weights(units, resamples, rng):
@@ -54,36 +51,3 @@ def _weights(units, resamples, rng):
         drawn += np.arange(count)[:, None] * num_units
         times = np.bincount(drawn.ravel(), minlength=count * num_units).reshape(count, num_units)
         yield np.ascontiguousarray(times.T, dtype="float64")[units]
-
-
-def _order(positives, negatives, score):
-    """Prepares a class' AUC: for each positive, the weight of the negatives below it (half of those level with it).
-
-    Between two neighbouring cuts lie the same negatives in every resample, so one sparse product sums their weights
-    for all resamples at once.
-    """
-    negatives = negatives[np.argsort(score[negatives], kind="stable")]
-    below = np.searchsorted(score[negatives], score[positives], side="left")
-    not_above = np.searchsorted(score[negatives], score[positives], side="right")
-    cuts = np.unique(np.concatenate([[0], below, not_above]))
-    used = negatives[: cuts[-1]]
-    segments = sparse.csr_matrix((np.ones(len(used)), used, cuts), shape=(len(cuts) - 1, len(score)))
-    return positives, segments, np.searchsorted(cuts, below), np.searchsorted(cuts, not_above)
-
-
-def _macro(aucs):
-    aucs = np.stack(aucs)
-    there = np.isfinite(aucs)
-    with np.errstate(invalid="ignore"):
-        return np.where(there, aucs, 0).sum(axis=0) / there.sum(axis=0)
-
-
-def _weighted_auc(order, weights, total):
-    positives, segments, below, not_above = order
-    positive_weights = weights[positives]
-    cumulated = np.zeros((segments.shape[0] + 1, weights.shape[1]))
-    np.cumsum(segments @ weights, axis=0, out=cumulated[1:])
-    beaten = (cumulated[below] + cumulated[not_above]) / 2
-    num_positive = positive_weights.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.einsum("pb,pb->b", positive_weights, beaten) / (num_positive * (total - num_positive))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
+from ensemble_keras.measures.metrics import check_class_indices, check_probabilities, confidence_bins
 
 
 def expected_calibration_error(probabilities, y, *, bins=15, binning="equal_width"):
@@ -62,12 +62,11 @@ def reliability(probabilities, y, *, bins=15, binning="equal_width"):
     check_choice("binning", binning, ["equal_width", "adaptive"])
     if bins < 1:
         raise ValueError(f"`bins` must be at least 1. Received: {bins}.")
-    confidence, right = p.max(axis=1).astype("float64"), p.argmax(axis=1) == y
     shares = np.linspace(0, 1, bins + 1)
-    edges = shares if binning == "equal_width" else np.unique(np.quantile(confidence, shares))
+    edges = shares if binning == "equal_width" else np.unique(np.quantile(p.max(axis=1).astype("float64"), shares))
     # All rows may be equally confident: one bin from there to there.
     edges = np.repeat(edges, 2) if len(edges) == 1 else edges
-    of_row = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
+    confidence, right, of_row = confidence_bins(y, p, edges)
     count = np.bincount(of_row, minlength=len(edges) - 1)
     there = np.flatnonzero(count)
     means = {

@@ -73,14 +73,17 @@ def metric_summary(y, probabilities):
 
     Returns:
         Dict of floats: `accuracy`, `balanced_accuracy` (mean recall of the classes that are there), `log_loss`
-        (natural logarithm), `roc_auc` (see `roc_auc`), and `precision`, `recall` and `f1`, each as `_macro` (mean
-        over classes) and `_weighted` (by the classes' images); a class that is never predicted has precision 0.
+        (natural logarithm), `brier_score` (see `brier_scores`), `calibration_error` (as
+        `expected_calibration_error`), `roc_auc` and `average_precision` (of class 1 for two classes, else the macro
+        mean of one against the rest), `mcc` (Matthews' correlation coefficient), and `precision`, `recall` and `f1`,
+        each as `_macro` (mean over classes) and `_weighted` (by the classes' images); a class that is never predicted
+        has precision 0.
 
     Raises:
         ValueError: If the probabilities or the labels are not as above.
 
     Warns:
-        UserWarning: If a class has no image: `roc_auc` is NaN then.
+        UserWarning: If a class has no image: `roc_auc` and `average_precision` are NaN then.
 
     Example:
     >>> metric_summary([0, 1, 1, 1], [0.1, 0.3, 0.8, 0.9])["accuracy"]
@@ -91,14 +94,19 @@ def metric_summary(y, probabilities):
     absent = absent_classes(y, p.shape[1])
     if len(absent):
         listed = ", ".join(map(str, absent[:5])) + (", …" if len(absent) > 5 else "")
-        warnings.warn(f"`roc_auc` is NaN: there is no image of class {listed}.", stacklevel=2)
+        reason = f"there is no image of class {listed}"
+        warnings.warn(f"`roc_auc` and `average_precision` are NaN: {reason}.", stacklevel=2)
     predicted = p.argmax(axis=1)
     recall = sk.recall_score(y, predicted, labels=np.unique(y), average="macro", zero_division=0)
     summary = {
         "accuracy": float(np.mean(predicted == y)),
         "balanced_accuracy": float(recall),
         "log_loss": float(log_losses(y, p).mean()),
+        "brier_score": float(brier_scores(y, p).mean()),
+        "calibration_error": _calibration_error(y, p),
         "roc_auc": roc_auc(y, p),
+        "average_precision": average_precision(y, p),
+        "mcc": float(sk.matthews_corrcoef(y, predicted)),
     }
     for average in ("macro", "weighted"):
         scores = sk.precision_recall_fscore_support(y, predicted, average=average, zero_division=0)
@@ -111,11 +119,12 @@ def roc_auc(y, probabilities):
 
     NaN where a class has no image, since a mean over the others would be another measure.
     """
-    num_classes = probabilities.shape[1]
-    if len(absent_classes(y, num_classes)):
-        return float("nan")
-    areas = [_auc(y == k, probabilities[:, k]) for k in ([1] if num_classes == 2 else range(num_classes))]
-    return float(np.mean(areas))
+    return _one_against_rest(_auc, y, probabilities)
+
+
+def average_precision(y, probabilities):
+    """Returns the average precision, of the classes that `roc_auc` takes; NaN where a class has no image."""
+    return _one_against_rest(sk.average_precision_score, y, probabilities)
 
 
 def log_losses(y, probabilities):
@@ -126,9 +135,52 @@ def log_losses(y, probabilities):
     return -np.log(p.astype("float64"))
 
 
+def brier_scores(y, probabilities):
+    """Returns each row's Brier score, float64 of shape `(n,)`: the squared distance to the true class' one-hot row.
+
+    It is halved for two classes (Brier, 1950, sums over both; the common form is of one), as in scikit-learn's
+    `brier_score_loss`, which their mean is.
+    """
+    p = probabilities.astype("float64")
+    of_true = p[np.arange(len(y)), y]
+    scores = (p**2).sum(axis=1) - 2 * of_true + 1
+    return scores / 2 if p.shape[1] == 2 else scores
+
+
+def confidence_bins(y, probabilities, edges=None):
+    """Returns each row's confidence, whether it is right, and the bin of its confidence.
+
+    Args:
+        y: Class indices of shape `(n,)`.
+        probabilities: Array of shape `(n, num_classes)`.
+        edges: Ascending ends of the bins; a confidence at the end of a bin is in it. Defaults to 15 bins of equal
+            width between 0 and 1.
+
+    Returns:
+        A float64, a bool and an int array `(n,)`.
+    """
+    edges = np.linspace(0, 1, 16) if edges is None else edges
+    confidence = probabilities.max(axis=1).astype("float64")
+    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
+    return confidence, probabilities.argmax(axis=1) == y, bins
+
+
 def absent_classes(y, num_classes):
     """Returns the indices of the classes that no label has."""
     return np.flatnonzero(np.bincount(y, minlength=num_classes) == 0)
+
+
+def _one_against_rest(metric, y, probabilities):
+    num_classes = probabilities.shape[1]
+    if len(absent_classes(y, num_classes)):
+        return float("nan")
+    classes = [1] if num_classes == 2 else range(num_classes)
+    return float(np.mean([metric(y == k, probabilities[:, k]) for k in classes]))
+
+
+def _calibration_error(y, probabilities):
+    confidence, right, bins = confidence_bins(y, probabilities)
+    return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(y))
 
 
 def _auc(positive, score):

@@ -12,7 +12,8 @@ from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.voting import SoftVoting
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.evaluation.report import EvaluationReport
-from ensemble_keras.measures.significance import compare, metric_interval
+from ensemble_keras.measures.intervals import metric_interval
+from ensemble_keras.measures.significance import compare
 
 NAMES = ["<b>&", 'dog\'s "own"', "cat"]
 

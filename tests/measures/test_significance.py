@@ -1,11 +1,25 @@
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
 from ensemble_keras.measures import bootstrap
-from ensemble_keras.measures.metrics import log_losses
-from ensemble_keras.measures.significance import METRICS, Comparison, compare, drop_p_value, metric_interval
+from ensemble_keras.measures.delong import delong_p_value
+from ensemble_keras.measures.significance import (
+    Comparison,
+    compare,
+    compare_all,
+    design_effect,
+    drop_p_value,
+    holm,
+    mcnemar_p_value,
+)
+from ensemble_keras.measures.weighted import METRICS
+
+# Means of rows, and what is not.
+SOME = ("accuracy", "roc_auc", "log_loss", "calibration_error", "mcc")
 
 
 def table(rng, y, num_classes, strength):
@@ -40,26 +54,6 @@ def test_the_value_is_the_difference_of_scikit_learns_figures(two_tables):
     assert compare(a, b, y, metric="log_loss").difference == pytest.approx(sk.log_loss(y, b) - sk.log_loss(y, a))
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_a_resampled_auc_is_scikit_learns_on_the_rows_drawn(two_tables, grouped):
-    a, b, y = two_tables
-    units = np.arange(200) // 4 if grouped else np.arange(200)
-    found = bootstrap.resampled_aucs([a, b], y, units, 8, np.random.default_rng(3))
-    for resample, rows in enumerate(drawn_rows(units, 8, 3)):
-        np.testing.assert_allclose(found[:, resample], [auc(y[rows], p[rows]) for p in (a, b)], atol=1e-12)
-
-
-def test_a_class_that_a_resample_lacks_is_left_out_of_its_mean(rng):
-    y = np.array([0] * 20 + [1] * 20 + [2])
-    p = table(rng, y, 3, 1.0)
-    found = bootstrap.resampled_aucs([p], y, np.arange(41), 20, np.random.default_rng(0))[0]
-    drawn = drawn_rows(np.arange(41), 20, 0)
-    assert any(2 not in y[rows] for rows in drawn)
-    for value, rows in zip(found, drawn, strict=True):
-        there = np.unique(y[rows])
-        assert value == pytest.approx(np.mean([sk.roc_auc_score(y[rows] == k, p[rows, k]) for k in there]))
-
-
 def test_a_resampled_mean_is_the_mean_of_the_rows_drawn(rng):
     score, units = rng.normal(size=400), np.arange(400) // 3
     found = bootstrap.resampled_means(score, units, 8, np.random.default_rng(3))
@@ -87,9 +81,10 @@ def test_the_p_value_of_accuracy_is_mcnemars_exact_one():
 def test_the_bootstrap_p_value_of_no_difference_is_1(two_tables):
     a, _, y = two_tables
     assert compare(a, a, y, metric="roc_auc").p_value == 1
+    assert compare(a, a, y, metric="mcc").p_value == 1
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", SOME)
 @pytest.mark.parametrize("grouped", [False, True])
 def test_swapping_the_two_turns_the_sign(two_tables, metric, grouped):
     a, b, y = two_tables
@@ -103,7 +98,7 @@ def test_swapping_the_two_turns_the_sign(two_tables, metric, grouped):
     assert one.low < one.difference < one.high
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", SOME)
 def test_the_same_seed_gives_the_same_interval(two_tables, metric):
     a, b, y = two_tables
     assert compare(a, b, y, metric=metric) == compare(a, b, y, metric=metric, seed=0)
@@ -121,24 +116,8 @@ def test_groups_that_repeat_an_image_widen_the_interval(rng):
     assert naive.high - naive.low < 0.5 * (grouped.high - grouped.low)
 
 
-def test_accuracys_own_interval_is_wilsons(two_tables):
-    a, _, y = two_tables
-    right = int((a.argmax(1) == y).sum())
-    expected = stats.binomtest(right, 200).proportion_ci(0.9, method="wilson")
-    assert metric_interval(a, y, confidence=0.9) == (right / 200, expected.low, expected.high)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_an_interval_holds_its_value(two_tables, metric):
-    a, _, y = two_tables
-    value, low, high = metric_interval(a, y, metric=metric, groups=np.arange(200) // 2)
-    expected = {"accuracy": np.mean(a.argmax(1) == y), "roc_auc": auc(y, a), "log_loss": log_losses(y, a).mean()}
-    assert value == pytest.approx(expected[metric])
-    assert low < value < high
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", SOME)
 def test_95_of_100_intervals_hold_the_true_difference(metric):
     rng = np.random.default_rng(0)
 
@@ -173,11 +152,98 @@ def test_a_comparison_reads_as_a_sentence(values, sentence):
     assert str(Comparison(*values)) == sentence
 
 
+def test_mcnemars_test_is_that_of_a_published_table():
+    # Approval of the Prime Minister (Agresti, 1990, "Categorical data analysis", page 350): 86 and 150 changed.
+    both_ways = sum(math.comb(236, k) for k in range(87)) / 2**235
+    assert mcnemar_p_value(86, 150) == pytest.approx(both_ways, rel=1e-9) == pytest.approx(3.716e-05, rel=1e-3)
+    assert mcnemar_p_value(150, 86) == mcnemar_p_value(86, 150)
+    assert mcnemar_p_value(0, 0) == 1
+
+
+def test_each_p_value_says_its_test(two_tables):
+    a, b, y = two_tables
+    binary = a.shape[1] == 2
+    assert compare(a, b, y).test == "McNemar's exact test"
+    found = compare(a, b, y, metric="roc_auc")
+    assert found.test == ("DeLong's test" if binary else "paired bootstrap")
+    if binary:
+        assert found.p_value == delong_p_value(y, a[:, 1], b[:, 1])
+    grouped = np.arange(200) // 2
+    assert {compare(a, b, y, metric=m, groups=grouped).test for m in SOME} == {"paired bootstrap"}
+
+
+def test_delongs_test_and_the_bootstrap_agree(rng):
+    y = rng.integers(0, 2, 400)
+    a, b = table(rng, y, 2, 1.2), table(rng, y, 2, 1.0)
+    exact = compare(a, b, y, metric="roc_auc")
+    # Groups of one image: the bootstrap's p-value.
+    drawn = compare(a, b, y, metric="roc_auc", groups=np.arange(400))
+    assert (exact.low, exact.high) == (drawn.low, drawn.high)
+    assert exact.p_value == pytest.approx(drawn.p_value, abs=0.03)
+
+
+def test_one_image_of_a_class_leaves_the_bootstrap_to_decide():
+    found = compare([0.1, 0.2, 0.9, 0.3], [0.3, 0.2, 0.25, 0.1], [0, 0, 1, 0], metric="roc_auc")
+    assert found.test == "paired bootstrap"
+
+
+def test_holms_correction_is_that_of_published_examples():
+    # Holm (1979) goes through the p-values from the smallest; these are of R's `p.adjust(p, "holm")`.
+    np.testing.assert_allclose(holm([0.01, 0.02, 0.03, 0.04]), [0.04, 0.06, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.04, 0.001, 0.5]), [0.08, 0.003, 0.5])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.02]), [0.02, np.nan, 0.02])
+    assert holm([]).shape == (0,)
+
+
+def test_all_comparisons_are_those_of_each_pair(two_tables):
+    a, b, y = two_tables
+    tables = {"a": a, "b": b, "mean": (a + b) / 2}
+    frame = compare_all(tables, y, metric="log_loss")
+    assert frame[["first", "second"]].values.tolist() == [["a", "b"], ["a", "mean"], ["b", "mean"]]
+    for row in frame.itertuples():
+        found = compare(tables[row.first], tables[row.second], y, metric="log_loss")
+        assert (row.difference, row.low, row.high, row.p_value, row.test) == (
+            found.difference,
+            found.low,
+            found.high,
+            found.p_value,
+            found.test,
+        )
+    np.testing.assert_array_equal(frame["p_holm"], holm(frame["p_value"]))
+    against = compare_all(tables, y, reference="b", groups=np.arange(200) // 2)
+    assert against[["first", "second"]].values.tolist() == [["b", "a"], ["b", "mean"]]
+
+
+def test_comparisons_of_nothing_are_refused(two_tables):
+    a, b, y = two_tables
+    with pytest.raises(ValueError, match="`tables` must hold two classifiers or more. Received: 1"):
+        compare_all({"a": a}, y)
+    with pytest.raises(ValueError, match="`reference` must be one of 'a', 'b'. Received: 'c'"):
+        compare_all({"a": a, "b": b}, y, reference="c")
+
+
 def test_a_drop_is_tested_exactly():
     table = [[272, 41], [3104, 103]]
     assert drop_p_value(272, 313, 3104 / 3207, 3207) == pytest.approx(stats.fisher_exact(table, "less").pvalue)
     assert drop_p_value(90, 100, 0.95) == pytest.approx(stats.binom.cdf(90, 100, 0.95))
     assert drop_p_value(97, 100, 0.95, 1000) > 0.5
+
+
+def test_the_design_effect_tells_how_many_images_are_as_one(rng):
+    right = rng.random(300) < 0.8
+    assert design_effect(right) == 1
+    assert design_effect(np.ones(4, bool), [0, 0, 1, 1]) == 1
+    # Images that are repeated tell nothing new; m / (m - 1) for so many groups.
+    repeated = design_effect(np.repeat(right, 5), np.repeat(np.arange(300), 5))
+    assert repeated == pytest.approx(5 * 300 / 299)
+    assert design_effect(right, np.arange(300)) == pytest.approx(300 / 299)
+    # The variance is the squared standard error of the bootstrap over groups.
+    groups = rng.integers(0, 60, 300)
+    right = rng.random(300) < rng.beta(3, 1, 60)[groups]
+    drawn = bootstrap.resampled_means(right.astype(float), np.unique(groups, return_inverse=True)[1], 20_000, rng)
+    share = right.mean()
+    assert design_effect(right, groups) == pytest.approx(drawn.var() / (share * (1 - share) / 300), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -202,3 +268,18 @@ def test_wrong_tables_are_refused():
         compare([0.1, 0.2, 0.9], np.full((3, 3), 1 / 3), [0, 0, 1])
     with pytest.raises(ValueError, match=r"ROC AUC needs images of every class\. Received: none of class 1"):
         compare([0.1, 0.2, 0.9], [0.1, 0.2, 0.9], [0, 0, 0], metric="roc_auc")
+    with pytest.raises(ValueError, match=r"`metric='f1'` is of two classes\. Received: probabilities of 3 classes"):
+        compare(np.full((3, 3), 1 / 3), np.full((3, 3), 1 / 3), [0, 1, 2], metric="f1")
+    with pytest.raises(ValueError, match="There is no specificity where no image is of the class"):
+        compare([0.1, 0.9], [0.1, 0.9], [1, 1], metric="specificity")
+
+
+def test_every_metric_can_be_compared(two_tables):
+    a, b, y = two_tables
+    for name, metric in METRICS.items():
+        if metric.two_classes and a.shape[1] > 2:
+            continue
+        found = compare(a, b, y, metric=name, resamples=50)
+        sign = -1 if metric.lower_is_better else 1
+        assert found.difference == pytest.approx(sign * (metric.value(y, a) - metric.value(y, b)))
+        assert metric.text in str(found)

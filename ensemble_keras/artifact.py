@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import io
 import json
 import math
 import os
 import pathlib
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 
@@ -21,6 +23,9 @@ FORMAT = 1
 # What every card has, and of which kind.
 _WRITTEN = {"class_names": list, "filter": str}
 _FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+# Of Keras' file format: the entry that holds the variables, and the group of those that training alone needs.
+_VARIABLES, _OPTIMIZER = "model.weights.h5", "optimizer"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,7 +44,7 @@ print(dict(zip(card["class_names"], probabilities.tolist())))
 """
 
 
-def save_ensemble(model, path, *, card, verbose=1):
+def save_ensemble(model, path, *, card, weights_dtype="float32", verbose=1):
     """Saves a model and its card as one `.keras` file.
 
     The file is written beside `path` and renamed: a kill or a full disk leaves the old file or none, never half of
@@ -53,11 +58,16 @@ def save_ensemble(model, path, *, card, verbose=1):
             `"image_size"` defaults to the model's. Everything else is free: members, combiner, weights, temperature,
             data fingerprint, validation figures. NumPy values are converted, NaN and infinities become null, which
             is what JSON has for them.
+        weights_dtype: `"float32"`; or `"float16"`: the file holds float32 variables rounded to 11 significant bits
+            and is half as large. Keras casts what it reads, so a model from the file has float32 variables again and
+            computes in float32, with weights that are off by 0.05 % at most (those below 6e-5 by 3e-8). A variable
+            with a value above 65,504, the largest of float16, stays as it is, and so does the optimizer's state.
+            Defaults to `"float32"`.
         verbose: 0 prints nothing; 1 prints the file's name and the snippet that uses it. Defaults to 1.
 
     Returns:
-        The card as written: the given one with `"format"`, `"versions"` (of Keras, its backend and this package) and
-        `"snippet"` (six lines that use the file with Keras and Pillow alone).
+        The card as written: the given one with `"format"`, `"weights_dtype"`, `"versions"` (of Keras, its backend and
+        this package) and `"snippet"` (six lines that use the file with Keras and Pillow alone).
 
     Raises:
         OSError: If the disk is full; the file of that name, if there is one, is as it was.
@@ -77,13 +87,16 @@ def save_ensemble(model, path, *, card, verbose=1):
     (['cat', 'dog'], [8, 8])
     """
     path = _check_path(path)
+    check_choice("weights_dtype", weights_dtype, ("float32", "float16"))
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a `keras.Model`. Received: {model!r}.")
-    card = _complete(card, model, path.name)
+    card = {**_complete(card, model, path.name), "weights_dtype": weights_dtype}
     text = json.dumps(card, indent=1, allow_nan=False)
     with _room_for(path), atomic_path(path) as temporary:
         model.save(temporary)
         _refuse_code(temporary, "The model", "Take a stock layer or `keras.ops` in its place.")
+        if weights_dtype == "float16":
+            _round_variables(temporary)
         with zipfile.ZipFile(temporary, "a") as file:
             file.writestr(CARD, text)
     if verbose:
@@ -147,6 +160,38 @@ def read_card(path):
             f"The card of {str(path)!r} lacks {', '.join(map(repr, lacking))}. `save_ensemble` writes whole cards."
         )
     return card
+
+
+def _round_variables(path):
+    """Rewrites a `.keras` file with float32 variables as float16; Keras casts what it reads to the layer's dtype."""
+    with zipfile.ZipFile(path) as file:
+        entries = [(entry, file.read(entry)) for entry in file.infolist()]
+    with zipfile.ZipFile(path, "w") as file:
+        for entry, content in entries:
+            file.writestr(entry, _rounded(content) if entry.filename == _VARIABLES else content)
+
+
+def _rounded(content):
+    """Returns the bytes of an HDF5 file with float32 data sets as float16, where their values allow it."""
+    result = io.BytesIO()
+    with h5py.File(io.BytesIO(content)) as source, h5py.File(result, "w") as target:
+        target.attrs.update(source.attrs)
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                values = item[()]
+                narrow = item.dtype == "float32" and not name.startswith(f"{_OPTIMIZER}/") and _fits(values)
+                made = target.create_dataset(name, data=values.astype("float16") if narrow else values)
+            else:
+                made = target.require_group(name)
+            made.attrs.update(item.attrs)
+
+        source.visititems(copy)
+    return result.getvalue()
+
+
+def _fits(values):
+    return np.abs(values).max(initial=0) <= np.finfo("float16").max
 
 
 @contextlib.contextmanager

@@ -313,3 +313,53 @@ def test_a_file_that_needs_other_code_is_refused(model, tmp_path):
 
 def test_the_name_of_the_card_is_fixed():
     assert artifact.CARD == "ensemble.json"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_weights_are_rounded_in_the_file_and_float32_when_loaded(tmp_path, rng, compiled):
+    model = build_ensemble([tiny_member("a", width=1024), tiny_member("b", width=1024)], SoftVoting())
+    images = rng.integers(0, 256, (20, 8, 8, 3), dtype="uint8")
+    if compiled:
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(images, np.arange(20) % 2, verbose=0)
+    sizes = {}
+    for dtype in ("float32", "float16"):
+        path = tmp_path / f"{dtype}.keras"
+        card = save_ensemble(model, path, card=CARD, weights_dtype=dtype, verbose=0)
+        assert card["weights_dtype"] == read_card(path)["weights_dtype"] == dtype
+        sizes[dtype] = weights_bytes(path)
+    assert sizes["float16"] < (0.9 if compiled else 0.6) * sizes["float32"]
+    loaded = keras.saving.load_model(tmp_path / "float16.keras", safe_mode=True)
+    for found, exact in zip(loaded.weights, model.weights, strict=True):
+        exact = keras.ops.convert_to_numpy(exact)
+        assert keras.backend.standardize_dtype(found.dtype) == "float32"
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), exact.astype("float16").astype("float32"))
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-3)
+    if compiled:
+        # Second moments would become 0 in float16.
+        for found, exact in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), keras.ops.convert_to_numpy(exact))
+
+
+def test_a_variable_that_float16_does_not_hold_stays_as_it_is(tmp_path):
+    model = tiny_member("a")
+    kernel, bias = model.get_layer("predictions").get_weights()
+    kernel[0, 0], bias[0] = 1e5, 1 / 3
+    model.get_layer("predictions").set_weights([kernel, bias])
+    save_ensemble(model, tmp_path / "a.keras", card=CARD, weights_dtype="float16", verbose=0)
+    found = load_ensemble(tmp_path / "a.keras")[0].get_layer("predictions").get_weights()
+    np.testing.assert_array_equal(found[0], kernel)
+    assert found[1][0] == np.float16(1 / 3)
+
+
+def test_a_file_of_rounded_weights_saved_again_says_what_it_holds(model, tmp_path):
+    save_ensemble(model, tmp_path / "a.keras", card=CARD, weights_dtype="float16", verbose=0)
+    loaded, card = load_ensemble(tmp_path / "a.keras")
+    assert save_ensemble(loaded, tmp_path / "b.keras", card=card, verbose=0)["weights_dtype"] == "float32"
+    with pytest.raises(ValueError, match="`weights_dtype` must be one of 'float32', 'float16'. Received: 'bfloat16'"):
+        save_ensemble(model, tmp_path / "a.keras", card=CARD, weights_dtype="bfloat16", verbose=0)
+
+
+def weights_bytes(path):
+    with zipfile.ZipFile(path) as file:
+        return file.getinfo("model.weights.h5").file_size

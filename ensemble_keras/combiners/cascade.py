@@ -12,6 +12,7 @@ from ensemble_keras.combiners.inference import BATCH_SIZES, Compiled, quietly_tr
 from ensemble_keras.combiners.parts import crossing_tensors, member_tensors, stem_features
 from ensemble_keras.combiners.staging import Calibration
 from ensemble_keras.data.inputs import as_dataset
+from ensemble_keras.measures.macs import count_macs
 
 # Images that go from member to member together, and how many such blocks are under way: while one is with the small
 # members another one is with the large. On two cores 2 take a tenth less time.
@@ -30,6 +31,10 @@ class Cascade:
             predictions are joined, without test-time augmentation.
         card: The card of that model, with an entry `"cascade"` from `fit_cascade`.
         batch_sizes: As in `compiled`.
+
+    Attributes:
+        model: The given model.
+        image_size: `(height, width)` of the images that the model takes.
 
     Raises:
         ValueError: If the card has no settings, the model's members are not those of the settings, or the model
@@ -52,7 +57,8 @@ class Cascade:
                 "`save_ensemble(model, path, card=card)`."
             )
         tensors = _tensors_in_order(model, settings["order"])
-        self._image_size = card.get("image_size") or model.input_shape[1:3]
+        self.model = model
+        self.image_size = card.get("image_size") or model.input_shape[1:3]
         self._thresholds = [np.inf if t is None else t for t in settings["thresholds"]]
         self._calibration = Calibration(
             *(np.asarray(settings[key]) for key in ("weights", "member_temperatures", "temperatures"))
@@ -89,12 +95,25 @@ class Cascade:
             count, load = len(images), lambda rows: images[rows]
         else:
             dataset = as_dataset(x)
-            count, load = len(dataset), lambda rows: dataset.load(np.arange(count)[rows], image_size=self._image_size)
+            count, load = len(dataset), lambda rows: dataset.load(np.arange(count)[rows], image_size=self.image_size)
         blocks = [slice(start, start + _BLOCK) for start in range(0, max(count, 1), _BLOCK)]
         with quietly_traced(), concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as workers:
             parts = list(workers.map(lambda rows: self._predict(load(rows)), blocks))
         probabilities, asked = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return (probabilities, asked) if return_members else probabilities
+
+    def macs_by_members(self):
+        """Returns the multiply-accumulates of an image that was shown to 1, 2, … members: a list of ints.
+
+        `None` in place of the list where `count_macs` does not know a layer.
+        """
+        counts = [count_macs(part.model) for part in (*self._members, self._combine)]
+        if any(count.unknown for count in counts):
+            return None
+        *members, combining = (count.total for count in counts)
+        sums = np.cumsum(members)
+        sums[-1] += combining
+        return sums.tolist()
 
     def _predict(self, images):
         probabilities = np.empty((len(images), self._num_classes), "float32")

@@ -50,13 +50,14 @@ class Views:
         Args:
             pixels: uint8 or float32 array `(n, height, width, 3)`.
             digests: List of `n` bytes.
-            view: Int.
+            view: Int, or `n` ints, one per image.
             batch_size: Int. The images are filled up to a multiple of it, since other shapes would be compiled anew.
 
         Returns:
             Array of the same shape and dtype.
         """
-        states = np.stack([self._states(digest, view) for digest in digests])
+        numbers = np.broadcast_to(view, len(digests)).tolist()
+        states = np.stack([self._states(*drawn) for drawn in zip(digests, numbers, strict=True)])
         parts = []
         for start in range(0, len(pixels), batch_size):
             part = [array[start : start + batch_size] for array in (pixels.astype("float32"), states)]

@@ -53,12 +53,29 @@ def measure_latencies(models, *, batch_size=1, repeats=30):
     for name, number in {"batch_size": batch_size, "repeats": repeats}.items():
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {number}.")
-    inputs = [_random_inputs(model, batch_size) for model in models]
-    for model, x in zip(models, inputs, strict=True):
-        for _ in range(_WARM_UP):
-            model.predict_on_batch(x)
-    seconds = [[_seconds(model, x) for model, x in zip(models, inputs, strict=True)] for _ in range(repeats)]
-    return (1000 * np.median(seconds, axis=0)).tolist()
+    inputs = [[_random_inputs(model, batch_size)] for model in models]
+    seconds = time_in_turns([model.predict_on_batch for model in models], inputs, repeats=repeats)
+    return (1000 * np.median(seconds[:, 0], axis=0)).tolist()
+
+
+def time_in_turns(functions, inputs, *, repeats):
+    """Times functions in turns, after calls that are not timed: with every argument once, at least three.
+
+    Args:
+        functions: List of functions of one argument.
+        inputs: List with a list of arguments for each function, all of one length.
+        repeats: Int, how often each argument is given.
+
+    Returns:
+        Float array `(repeats, arguments, functions)`, seconds.
+    """
+    for function, arguments in zip(functions, inputs, strict=True):
+        for number in range(max(_WARM_UP, len(arguments))):
+            function(arguments[number % len(arguments)])
+    turns = list(zip(*inputs, strict=True))
+    return np.array(
+        [[[_seconds(f, x) for f, x in zip(functions, turn, strict=True)] for turn in turns] for _ in range(repeats)]
+    )
 
 
 def member_costs(members, *, batch_size=1, repeats=30):
@@ -112,7 +129,7 @@ def _random_inputs(model, batch_size):
     return keras.tree.map_structure(drawn, model.input)
 
 
-def _seconds(model, x):
+def _seconds(function, x):
     start = time.perf_counter()
-    model.predict_on_batch(x)
+    function(x)
     return time.perf_counter() - start

@@ -137,10 +137,11 @@ def fine_tune(
     model.set_weights(weights_of(arrays))
     if verbose and str(arrays["note"]):
         print(str(arrays["note"]))
-    return _history(arrays)
+    return as_history(arrays)
 
 
-def _history(arrays):
+def as_history(arrays):
+    """Returns the arrays of a `TrainingResult` (`result_arrays`) as a `History`, see `fine_tune`."""
     history = keras.callbacks.History()
     history.history = {k.removeprefix("history_"): v.tolist() for k, v in arrays.items() if k.startswith("history_")}
     history.epoch = list(range(len(history.history.get("loss", []))))

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 from tiny_members import tiny_member
 
-from ensemble_keras.measures.cost import measure_latency, member_costs
+from ensemble_keras.measures.cost import measure_latency, member_costs, time_in_turns
 from ensemble_keras.measures.macs import count_macs
 
 
@@ -60,6 +60,23 @@ def test_models_of_several_inputs_are_called_with_all_of_them():
     inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((2,), name="b", dtype="int32")}
     model = keras.Model(inputs, layers.Concatenate()([inputs["a"], keras.ops.cast(inputs["b"], "float32")]))
     assert measure_latency(model, repeats=1) > 0
+
+
+def test_functions_are_timed_in_turns_with_each_argument_after_all_were_given_once():
+    seen = []
+
+    def waiting(milliseconds):
+        def call(x):
+            seen.append((milliseconds, x))
+            time.sleep(milliseconds * x / 1000)
+
+        return call
+
+    found = time_in_turns([waiting(2), waiting(8)], [[1, 2], [3, 4]], repeats=5)
+    assert found.shape == (5, 2, 2)
+    assert seen[:6] == [(2, 1), (2, 2), (2, 1), (8, 3), (8, 4), (8, 3)]
+    assert seen[6:10] == [(2, 1), (8, 3), (2, 2), (8, 4)]
+    assert (found.min(axis=0) >= [[0.002, 0.024], [0.004, 0.032]]).all()
 
 
 def test_what_cannot_be_timed_is_refused():

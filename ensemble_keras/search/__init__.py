@@ -13,6 +13,7 @@ _HOME = {
     "active_values": "genome",
     "ArchitectureSearch": "tuner",
     "GeneticSearch": "tuner",
+    "SparseSearch": "sparse",
     "SuccessiveHalving": "halving",
     "SearchOracle": "oracle",
     "GeneticOracle": "genetic",

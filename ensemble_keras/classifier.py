@@ -1,5 +1,7 @@
 """The whole pipeline as a scikit-learn classifier: images and labels in, one Keras model out."""
 
+import dataclasses
+import numbers
 import pathlib
 import textwrap
 
@@ -30,6 +32,9 @@ from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.executors import check_executor
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.features.views import check_views
+from ensemble_keras.measures.conformal import ConformalSets, fit_conformal
+from ensemble_keras.measures.operating_point import OperatingPoint, choose_operating_point
+from ensemble_keras.measures.uncertainty import abstention_threshold
 from ensemble_keras.members.member import HEADS
 from ensemble_keras.members.out_of_fold import weights_for
 from ensemble_keras.members.settings import as_fine_tuning, as_training
@@ -111,6 +116,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         members_: List of `keras.Model`s, also of those that the combiner leaves out of the model.
         combiner_: The fitted combiner layer.
         out_of_fold_: Float32 array `(n, members, num_classes)`.
+        ensemble_out_of_fold_: Array `(n, num_classes)`: what the combiner makes of them, fitted without each row.
         leaderboard_: `pandas.DataFrame`, a row for each member and each combiner compared: out-of-fold accuracy, log
             loss and ROC AUC, the difference in accuracy to the best member with its 95 % interval, seconds,
             parameters; with validation data `validation_accuracy`, too.
@@ -235,6 +241,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             fitted = pipeline.fit(plan, run)
         # All together and only now: a fit that fails leaves the last one's attributes as they were.
         self.classes_, self._seen = classes, SeenImages(dataset)
+        self._labels, self._groups = dataset.labels, dataset.groups
         for name, value in vars(fitted).items():
             setattr(self, f"{name}_", value)
         if self.verbose:
@@ -246,10 +253,110 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return predict(self.model_, as_dataset(x), verbose=self.verbose)
 
-    def predict(self, x):
-        """Returns the most probable class of each image, `(n,)`: names where there are any, else labels."""
+    def predict(self, x, *, abstain=None, operating_point=False):
+        """Returns the class of each image, `(n,)`: names where there are any, else labels.
+
+        Args:
+            x: An `ImageDataset` or images, as in `fit`.
+            abstain: When "not sure" is the answer, which is `None` (`pandas.isna` finds it). A float: where the most
+                probable class is less probable than this. `{"accuracy": 0.99}`: where it is less probable than it has
+                to be for so many answers to be right; `{"coverage": 0.9}`: for so many images to be answered, both
+                as out-of-fold predictions tell. `"conformal"`: where the set of `predict_set` is not of one class.
+                Defaults to `None`: all images are answered.
+            operating_point: Whether the point of `choose_operating_point` decides between the two classes. Defaults
+                to `False`: the most probable class is taken.
+
+        Returns:
+            Array `(n,)`, of objects where it may hold `None`.
+
+        Raises:
+            ValueError: If `abstain` is none of these, or goes with an operating point, or what it needs was not
+                fitted.
+        """
+        check_is_fitted(self, "model_")
+        answers = self._answers(abstain, operating_point)
         probabilities = self.predict_proba(x)
-        return self.classes_[probabilities.argmax(axis=1)]
+        if operating_point:
+            return self.classes_[answers(probabilities)]
+        predicted = self.classes_[probabilities.argmax(axis=1)]
+        if abstain is None:
+            return predicted
+        predicted = predicted.astype(object)
+        predicted[~answers(probabilities)] = None
+        return predicted
+
+    def predict_set(self, x):
+        """Returns the classes that each image may be of, bool `(n, num_classes)`, in the order of `classes_`.
+
+        The set of an image from the distribution of the training images holds its class with the probability that
+        was promised in `conformalize`.
+
+        Raises:
+            ValueError: If `conformalize` was not called.
+        """
+        check_is_fitted(self, "model_")
+        conformal = self._conformal()
+        return conformal.predict(self.predict_proba(x))
+
+    def conformalize(self, x=None, y=None, *, coverage=0.9, method="lac", per_class=False):
+        """Fits the prediction sets of `predict_set`, which hold the true class as often as is promised.
+
+        The card keeps them, as `"conformal"`: `ConformalSets(**card["conformal"]).predict(probabilities)` are the
+        sets of a saved model.
+
+        Args:
+            x: Calibration images, which were not used in `fit`: an `ImageDataset`, or images as in `fit`. Defaults to
+                `None`: the out-of-fold predictions, which cost no images; the promise is then an approximation, as
+                told in `fit_conformal`. Groups of either are taken as such.
+            y: Labels, as names or as class indices. Defaults to the dataset's.
+            coverage: As in `fit_conformal`.
+            method: As in `fit_conformal`.
+            per_class: As in `fit_conformal`.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: As `fit_conformal`; or if labels are missing or unknown, or with `leaks="error"`, if there are
+                training images among the calibration images.
+        """
+        check_is_fitted(self, "model_")
+        if x is None:
+            probabilities, labels, groups = self.ensemble_out_of_fold_, self._labels, self._groups
+        else:
+            dataset = with_class_indices_of(as_dataset(x, y), self.classes_)
+            self._seen.check(dataset, leaks=self.leaks)
+            probabilities, labels, groups = self.predict_proba(dataset), dataset.labels, dataset.groups
+        options = {"coverage": coverage, "method": method, "per_class": per_class, "groups": groups}
+        self.card_["conformal"] = dataclasses.asdict(fit_conformal(probabilities, labels, **options))
+        return self
+
+    def choose_operating_point(self, *, min_sensitivity=None, min_specificity=None, positive=None):
+        """Chooses, on out-of-fold predictions, from which probability on an image is of the positive of two classes.
+
+        The card keeps it, as `"operating_point"`; `predict(x, operating_point=True)` takes it, and the report of
+        `evaluate` tells what it is worth on other images.
+
+        Args:
+            min_sensitivity: As in `ensemble_keras.choose_operating_point`.
+            min_specificity: As there. Without either, Youden's index decides.
+            positive: The positive class, as in `classes_`. Defaults to the second of them.
+
+        Returns:
+            An `OperatingPoint`.
+
+        Raises:
+            ValueError: If there are more classes than two, or an argument is not as described.
+        """
+        check_is_fitted(self, "model_")
+        if len(self.classes_) != 2:
+            raise ValueError(f"An operating point is of two classes. Received: {len(self.classes_)} classes.")
+        classes = self.classes_.tolist()
+        index = 1 if positive is None else classes.index(check_choice("positive", positive, classes))
+        options = {"min_sensitivity": min_sensitivity, "min_specificity": min_specificity, "positive": index}
+        point = choose_operating_point(self.ensemble_out_of_fold_, self._labels, **options)
+        self.card_["operating_point"] = dataclasses.asdict(point)
+        return point
 
     def score(self, x, y=None, sample_weight=None):
         """Returns the accuracy.
@@ -285,6 +392,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             leaderboard=self.leaderboard_,
             history=self.history_,
             out_of_fold=self.card_["validation"]["out_of_fold"],
+            operating_point=self.card_.get("operating_point"),
+            conformal=self.card_.get("conformal"),
             details={**self.card_, **({SEEN: seen} if len(seen) else {})},
         )
 
@@ -292,6 +401,38 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         """Saves the model with its card as one `.keras` file, which opens with Keras alone."""
         check_is_fitted(self, "model_")
         artifact.save_ensemble(self.model_, path, card=self.card_, verbose=self.verbose)
+
+    def _answers(self, abstain, operating_point):
+        """Returns the function from probabilities to what decides: which images are answered, or their classes."""
+        if operating_point:
+            if abstain is not None:
+                raise ValueError("Give `abstain` or `operating_point`, not both: either moves the line of the other.")
+            return self._operating_point().predict
+        if isinstance(abstain, str) and abstain == "conformal":
+            conformal = self._conformal()
+            return lambda p: conformal.predict(p).sum(axis=1) == 1
+        threshold = abstain
+        if isinstance(abstain, dict):
+            threshold = abstention_threshold(self.ensemble_out_of_fold_, self._labels, **abstain)
+        elif abstain is not None and (not isinstance(abstain, numbers.Real) or not 0 <= abstain <= 1):
+            raise ValueError(
+                "`abstain` must be a confidence in [0, 1], {'accuracy': share}, {'coverage': share}, 'conformal' or "
+                f"None. Received: {abstain!r}."
+            )
+        return lambda p: p.max(axis=1) >= threshold
+
+    def _conformal(self):
+        if "conformal" not in self.card_:
+            raise ValueError("There are no prediction sets yet. Fit them: `classifier.conformalize(coverage=0.9)`.")
+        return ConformalSets(**self.card_["conformal"])
+
+    def _operating_point(self):
+        if "operating_point" not in self.card_:
+            raise ValueError(
+                "There is no operating point yet. Choose one: "
+                "`classifier.choose_operating_point(min_sensitivity=0.95)`."
+            )
+        return OperatingPoint(**self.card_["operating_point"])
 
     def _check_arguments(self):
         size = check_image_size(self.image_size)

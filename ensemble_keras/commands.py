@@ -72,6 +72,8 @@ def evaluate(options):
         # Whoever calls `save_ensemble` may give a card without these.
         member_names=member_names(card),
         out_of_fold=_dict(_dict(card.get("validation")).get("out_of_fold")),
+        operating_point=card.get("operating_point"),
+        conformal=card.get("conformal"),
         verdict=card.get("verdict"),
         details=card,
         verbose=int(not options.quiet),

@@ -33,6 +33,7 @@ from ensemble_keras.features.extraction import Extraction, extract
 from ensemble_keras.features.views import Views
 from ensemble_keras.measures.macs import count_macs
 from ensemble_keras.measures.metrics import metric_summary
+from ensemble_keras.measures.significance import design_effect
 from ensemble_keras.members.fitting import check_unfreezing, fit_frozen_member, fit_trained_member
 from ensemble_keras.members.member import build_member
 from ensemble_keras.members.settings import Training
@@ -78,6 +79,7 @@ class Fitted:
     members: list
     combiner: keras.layers.Layer
     out_of_fold: np.ndarray
+    ensemble_out_of_fold: np.ndarray
     leaderboard: pd.DataFrame
     verdict: str
     history: dict
@@ -306,6 +308,7 @@ def _join(plan, members, skipped, folds, leaks, budgets):
         members=[member.model for member in members],
         combiner=kept,
         out_of_fold=out_of_fold,
+        ensemble_out_of_fold=chosen.out_of_fold,
         leaderboard=table,
         verdict=sentence,
         history={member.name: member.history for member in members if member.history},
@@ -335,6 +338,8 @@ def _card(plan, members, chosen, combiner, sentence, leaks, validation, calibrat
     """What the saved file says of itself."""
     y = plan.dataset.labels
     figures = metric_summary(y, chosen.out_of_fold)
+    # What later accuracies are compared with: images of a group tell less than as many of their own.
+    figures |= {"n": len(y), "design_effect": design_effect(chosen.out_of_fold.argmax(1) == y, plan.dataset.groups)}
     of_members, of_ensembles = (validation[kind] if validation else {} for kind in ("member", "ensemble"))
     return {
         "class_names": [str(name) for name in plan.classes],
@@ -367,7 +372,7 @@ def _card(plan, members, chosen, combiner, sentence, leaks, validation, calibrat
             "leaks": leaks,
         },
         "validation": {
-            "out_of_fold": {**figures, "n": len(y)},
+            "out_of_fold": figures,
             "validation_data": {"accuracy": of_ensembles.get(chosen.name), "n": len(plan.validation)}
             if validation
             else None,

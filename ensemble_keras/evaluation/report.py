@@ -11,7 +11,10 @@ from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.evaluation import inputs
 from ensemble_keras.evaluation.prediction import predict_with_members
 from ensemble_keras.measures import metrics, significance
-from ensemble_keras.measures.intervals import metric_interval
+from ensemble_keras.measures.conformal import ConformalSets, set_figures
+from ensemble_keras.measures.intervals import metric_interval, metric_intervals
+from ensemble_keras.measures.operating_point import OperatingPoint
+from ensemble_keras.measures.uncertainty import predictive_entropy, risk_coverage, uncertainty
 
 # A drop from out-of-fold accuracy is said when chance would make it in one of a hundred reports.
 _DROP_LEVEL = 0.01
@@ -34,7 +37,19 @@ class EvaluationReport:
         confusion: `DataFrame` of counts; rows are true classes, columns predicted ones.
         members: `DataFrame` with one row per member and the last for `"ensemble"`: `accuracy` with its 95 % interval
             (`accuracy_low`, `accuracy_high`), `log_loss`, `roc_auc`, and the ensemble's gain in accuracy over the
-            member, `difference`, with its paired 95 % interval (`difference_low`, `difference_high`) and `p_value`.
+            member, `difference`, with its paired 95 % interval (`difference_low`, `difference_high`), `p_value`, and
+            `p_holm`, which holds for all members together (Holm's correction).
+        intervals: `DataFrame` with one row per metric: `value`, and its 95 % interval, `low` and `high`; see
+            `metric_intervals`. Of two classes the second is the positive one.
+        operating_point: `DataFrame` of sensitivity, specificity and predictive values at the chosen operating point,
+            see `OperatingPoint.figures`; `None` where none was chosen.
+        prediction_sets: `DataFrame` of how often prediction sets hold the true class, of all images and of each
+            class, see `set_figures`; `None` where none were fitted.
+        uncertainty: `DataFrame` with one row per image: `confidence` and `entropy` of the prediction, and where
+            members are known their `member_entropy`, `mutual_information` and `disagreement`; see
+            `ensemble_keras.uncertainty`.
+        risk_coverage: `DataFrame`: the accuracy of the images that are answered, the surest first; see
+            `ensemble_keras.risk_coverage`.
     """
 
     def __init__(
@@ -49,12 +64,15 @@ class EvaluationReport:
         verdict,
         leaderboard,
         out_of_fold,
+        operating_point,
+        conformal,
         details,
     ):
         self.y_true, self.probabilities, self.class_names = y_true, probabilities, class_names
         self.history, self.leaderboard, self.details = history, leaderboard, details
         self.member_probabilities, self._groups, self._out_of_fold = members, groups, out_of_fold
-        self.notes = [note for note in (self._absent_note(), self._drop_note()) if note]
+        self._operating_point, self._conformal = operating_point, conformal
+        self.notes = [note for note in (self._absent_note(), self._drop_note(), self._coverage_note()) if note]
         self.verdict = verdict or self._verdict()
 
     @classmethod
@@ -113,6 +131,8 @@ class EvaluationReport:
         verdict=None,
         leaderboard=None,
         out_of_fold=None,
+        operating_point=None,
+        conformal=None,
         details=None,
     ):
         """Makes a report of predictions.
@@ -129,7 +149,12 @@ class EvaluationReport:
             leaderboard: `DataFrame` to be shown on the page. Defaults to `None`.
             out_of_fold: Dict with the out-of-fold `"accuracy"` and `"n"`, the number of its images. If accuracy here
                 is lower beyond chance (Fisher's exact test, one-sided, p < 0.01; binomial without `"n"`), the report
-                says so. Defaults to `None`.
+                says so. Where images come in groups, numbers are divided by their `design_effect`; that of the
+                out-of-fold ones is `"design_effect"`, 1 unless told. Defaults to `None`.
+            operating_point: An `OperatingPoint`, of two classes, chosen on other images; or what a card keeps of it.
+                Defaults to `None`.
+            conformal: `ConformalSets`, fitted on other images, or what a card keeps of them. If they hold the true
+                class less often than promised, beyond chance, the report says so. Defaults to `None`.
             details: Dict from a heading to what stands under it on the page: a dict, a list, a `DataFrame` or a
                 text, such as settings, versions, skipped files. Defaults to `None`.
 
@@ -155,6 +180,10 @@ class EvaluationReport:
             verdict=verdict,
             leaderboard=leaderboard,
             out_of_fold=out_of_fold or {},
+            operating_point=OperatingPoint(**operating_point)
+            if isinstance(operating_point, dict)
+            else operating_point,
+            conformal=ConformalSets(**conformal) if isinstance(conformal, dict) else conformal,
             details=details or {},
         )
 
@@ -209,7 +238,38 @@ class EvaluationReport:
         tables = self.member_probabilities | {"ensemble": self.probabilities}
         rows = {name: self._member_row(p) for name, p in tables.items()}
         rows["ensemble"] |= dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), np.nan)
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
+        frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
+        return frame.assign(p_holm=significance.holm(frame["p_value"]))
+
+    @functools.cached_property
+    def intervals(self):  # noqa: D102
+        return metric_intervals(self.probabilities, self.y_true, groups=self._groups)
+
+    @functools.cached_property
+    def operating_point(self):  # noqa: D102
+        if self._operating_point is None:
+            return None
+        return self._operating_point.figures(self.probabilities, self.y_true, groups=self._groups)
+
+    @functools.cached_property
+    def prediction_sets(self):  # noqa: D102
+        if self._conformal is None:
+            return None
+        sets = self._conformal.predict(self.probabilities)
+        return set_figures(sets, self.y_true, groups=self._groups).rename(dict(enumerate(self.class_names)))
+
+    @functools.cached_property
+    def uncertainty(self):  # noqa: D102
+        p = self.probabilities
+        own = pd.DataFrame({"confidence": p.max(axis=1), "entropy": predictive_entropy(p)})
+        if not self.member_probabilities:
+            return own
+        of_members = uncertainty(np.stack(list(self.member_probabilities.values()), axis=1))
+        return own.join(of_members[["member_entropy", "mutual_information", "disagreement"]])
+
+    @functools.cached_property
+    def risk_coverage(self):  # noqa: D102
+        return risk_coverage(self.probabilities, self.y_true)
 
     def plot_confusion(self, ax=None, *, normalize=False):
         """Draws the confusion matrix and returns its axes; see `plots.plot_confusion`."""
@@ -239,6 +299,20 @@ class EvaluationReport:
     def plot_members(self, ax=None):
         """Draws the accuracy of members and ensemble with intervals and returns the axes."""
         return _plots().plot_members(self.members, ax)
+
+    def plot_risk_coverage(self, ax=None):
+        """Draws the accuracy of what is answered over its share and returns the axes; see `plot_risk_coverage`."""
+        return _uncertainty_plots().plot_risk_coverage(self.probabilities, self.y_true, ax)
+
+    def plot_set_sizes(self, ax=None):
+        """Draws how large the prediction sets are and returns the axes; see `plot_set_sizes`.
+
+        Raises:
+            ValueError: If no prediction sets were fitted.
+        """
+        if self._conformal is None:
+            raise ValueError("There are no prediction sets: give `conformal`, from `fit_conformal`.")
+        return _uncertainty_plots().plot_set_sizes(self._conformal.predict(self.probabilities), self.y_true, ax)
 
     def to_html(self, path, *, baseline=None):
         """Writes the report as one HTML page that needs nothing else: no network, no files beside it.
@@ -298,12 +372,29 @@ class EvaluationReport:
         if before is None:
             return ""
         right = self._predicted == self.y_true
-        p_value = significance.drop_p_value(int(right.sum()), len(right), before, self._out_of_fold.get("n"))
+        # As many independent images as tell as much.
+        n = int(len(right) / significance.design_effect(right, self._groups))
+        n_before = self._out_of_fold.get("n")
+        if n_before is not None:
+            n_before = int(n_before / self._out_of_fold.get("design_effect", 1))
+        p_value = significance.drop_p_value(round(right.mean() * n), n, before, n_before)
         if p_value >= _DROP_LEVEL:
             return ""
         return (
             f"Out-of-fold accuracy {before:.3f}, here {right.mean():.3f} ({significance.p_text(p_value)}): the "
             "data's distribution probably moved between training and these images."
+        )
+
+    def _coverage_note(self):
+        if self._conformal is None:
+            return ""
+        found = self.prediction_sets.loc["all"]
+        if found["high"] >= self._conformal.coverage:
+            return ""
+        return (
+            f"Prediction sets promised to hold the true class of {self._conformal.coverage:.1%} of the images, and "
+            f"hold it of {found['coverage']:.1%} here (95 % interval {found['low']:.1%} to {found['high']:.1%}): the "
+            "promise is for images from the distribution that they were fitted on."
         )
 
 
@@ -312,6 +403,12 @@ def _plots():
     from ensemble_keras.evaluation import plots
 
     return plots
+
+
+def _uncertainty_plots():
+    from ensemble_keras.evaluation import uncertainty_plots
+
+    return uncertainty_plots
 
 
 def _page():

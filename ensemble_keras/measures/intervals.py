@@ -14,9 +14,10 @@ def metric_interval(probabilities, y, *, metric="accuracy", groups=None, confide
 
     The interval is Wilson's for shares of images (accuracy, sensitivity, specificity, predictive values) without
     groups, which stays honest at 0 and 100 %; else the percentile interval of a bootstrap over images or groups.
-    That of the calibration error is mirrored at the value (the basic interval), since resampling adds noise to an
-    error that noise only raises. Arguments and errors are those of `compare`; what is better when it is lower keeps
-    its sign here.
+    That of the calibration error is mirrored at the value (the basic interval): resampling adds noise to an error
+    that noise only raises, so that percentiles lie too high. Of an error near 0, which is smaller than what the noise
+    of so few images makes of it, even this interval is short. Arguments and errors are those of `compare`; what is
+    better when it is lower keeps its sign here.
 
     Example:
     >>> [round(value, 3) for value in metric_interval([0.9] * 10, [1] * 10)]

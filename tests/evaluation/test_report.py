@@ -13,7 +13,7 @@ from ensemble_keras.combiners.voting import SoftVoting
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.measures.intervals import metric_interval
-from ensemble_keras.measures.significance import compare
+from ensemble_keras.measures.significance import compare, design_effect, drop_p_value, holm
 
 NAMES = ["<b>&", 'dog\'s "own"', "cat"]
 
@@ -63,6 +63,7 @@ def test_members_stand_beside_the_ensemble_with_its_gain(report, y, members):
         assert frame.loc[name, ["accuracy", "accuracy_low", "accuracy_high"]].tolist() == list(metric_interval(p, y))
         assert frame.loc[name, "log_loss"] == pytest.approx(sk.log_loss(y, p))
         assert frame.loc[name, "roc_auc"] == pytest.approx(sk.roc_auc_score(y, p, multi_class="ovr"))
+    np.testing.assert_array_equal(frame["p_holm"], holm(frame["p_value"]))
     assert frame.loc["ensemble", "accuracy"] == report.summary["accuracy"]
     assert np.isnan(frame.loc["ensemble", "difference"])
 
@@ -94,6 +95,27 @@ def test_a_drop_from_out_of_fold_accuracy_is_said_where_chance_does_not_make_it(
         page = (tmp_path / "report.html").read_text()
         assert (sentence in html.unescape(page)) == ("Out-of-fold accuracy" in page) == said
         assert ("distribution_shift" in report.summary) == said
+
+
+def test_patients_with_many_images_tell_less_of_a_drop():
+    # Twenty patients of ten images each, all right or all wrong: twenty independent images, of which 16 are right.
+    groups = np.repeat(np.arange(20), 10)
+    y = np.ones(200, int)
+    p = np.where(groups < 4, 0.1, 0.9)
+    before = {"accuracy": 0.95, "n": 400}
+    said = {
+        name: EvaluationReport.from_predictions(y, p, out_of_fold=out_of_fold, groups=grouped)._drop_note()
+        for name, grouped, out_of_fold in (
+            ("images", None, before),
+            ("patients", groups, before),
+            ("patients before, too", None, {**before, "design_effect": 40}),
+        )
+    }
+    assert "(p < 0.001)" in said["images"]
+    assert said["patients"] == said["patients before, too"] == ""
+    effect = design_effect(p > 0.5, groups)
+    assert effect == pytest.approx(10 * 20 / 19)
+    assert drop_p_value(15, 19, 0.95, 400) > 0.01
 
 
 def test_a_class_without_images_is_said(y, members, tmp_path):

@@ -74,6 +74,7 @@ _HOME = {
     "fine_tune": "members.fine_tuning",
     "deep_ensemble": "members.one_architecture",
     "snapshot_ensemble": "members.one_architecture",
+    "prune_model": "compression.pruning",
     "distill": "compression.distillation",
     "quantize_model": "compression.quantization",
     "compare_sizes": "evaluation.size_report",

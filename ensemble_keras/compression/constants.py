@@ -56,6 +56,8 @@ class Constants:
             inputs = [self._values[id(tensor)] for tensor in node.input_tensors]
             if has_graph(layer):
                 made = self.follow(layer, inputs)
+            elif not any(self._goes(tensor).any() for tensor in (*node.input_tensors, *node.outputs)):
+                made = [np.zeros(len(self._labels(tensor))) for tensor in node.outputs]
             else:
                 values = self._made(layer, node, inputs, norms)
                 made = [self._of(tensor, values) for tensor in node.outputs]
@@ -64,7 +66,7 @@ class Constants:
 
     def _of(self, tensor, values):
         """Returns the constants of a tensor's channels that go, 0 for those that stay, NaN for what is not known."""
-        return np.where(np.isin(self._labels(tensor), self._gone), values, 0.0)
+        return np.where(self._goes(tensor), values, 0.0)
 
     def _made(self, layer, node, inputs, norms):
         """Returns the constants that a layer makes of others."""
@@ -88,7 +90,7 @@ class Constants:
         return np.array([known.get(label, np.nan) for label in self._labels(node.outputs[0])])
 
     def _multiplied(self, layer, node, given, norms):
-        goes = np.isin(self._labels(node.input_tensors[0]), self._gone)
+        goes = self._goes(node.input_tensors[0])
         shift = (_summed(layer) * np.nan_to_num(given)[:, None]).sum(axis=0)
         if goes.any():
             self._absorb(layer, shift, norms.get(id(node.outputs[0])))
@@ -102,6 +104,9 @@ class Constants:
             self.shifts[id(norm.moving_mean)].append(-shift)
         else:
             self.biases[id(layer)].append(shift)
+
+    def _goes(self, tensor):
+        return np.isin(self._labels(tensor), self._gone)
 
     def _labels(self, tensor):
         return self._trace.roots(self._trace.tensors[id(tensor)])

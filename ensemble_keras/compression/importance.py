@@ -72,9 +72,9 @@ class Widths:
     def kept(self, wanted, size):
         """Returns the number of channels that stay of a group's `size`, if `wanted` count."""
         wanted = max(wanted, math.ceil(self.floor * size), 1)
-        if size > self.round_to:
-            wanted = max(round(wanted / self.round_to), 1) * self.round_to
-        return min(wanted, size)
+        if size <= self.round_to or wanted >= size:
+            return min(wanted, size)
+        return min(max((2 * wanted + self.round_to) // (2 * self.round_to), 1) * self.round_to, size)
 
 
 def channels_below(importance, threshold, widths):

@@ -24,14 +24,17 @@ def network(function, shape=(8, 8, 3)):
     return keras.Model(images, layers.Dense(5, name="scores")(x))
 
 
-def with_statistics(model, seed=0):
-    """Gives biases, and the variables of normalisations, the values of a trained network; returns the model."""
+def like_trained(model, seed=0):
+    """Gives all variables, those of normalisations, too, values as a trained network has them; returns the model."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         if variable.name in ("gamma", "moving_variance"):
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
         elif variable.name in ("beta", "moving_mean", "bias"):
             variable.assign(rng.normal(0, 0.2, variable.shape))
+        elif "kernel" in variable.name:
+            inputs = variable.shape[:2] if "depthwise" in variable.path else variable.shape[:-1]
+            variable.assign(rng.normal(0, np.sqrt(2 / np.prod(inputs)), variable.shape))
     return model
 
 
@@ -55,7 +58,7 @@ def silence(model, channels, roles=("kernel", "scale", "shift")):
 
 def check_removal_changes_nothing(model, roles=("kernel", "scale", "shift")):
     """Checks that without silenced channels a model is smaller and says the same; returns the smaller one."""
-    channels = half_of_each(with_statistics(model))
+    channels = half_of_each(like_trained(model))
     assert channels
     silence(model, channels, roles)
     narrow = remove_channels(model, channels)
@@ -219,7 +222,7 @@ def test_members_and_ensembles_become_narrower_as_a_whole(tmp_path):
 
 
 def test_a_copy_without_removals_is_equal_and_shares_nothing():
-    model = with_statistics(tiny_member("member"))
+    model = like_trained(tiny_member("member"))
     copy = remove_channels(model, {})
     assert copy.name == model.name
     agree(model, copy)

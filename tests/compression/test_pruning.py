@@ -1,0 +1,112 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from synthetic import pictures
+
+import ensemble_keras as ek
+
+ONE = ek.FineTuning(epochs=1, train_batch_norm=True)
+
+
+def classifier(norm=True, name="member", width=16):
+    """A small network on pictures of 16 pixels, with a layer in the middle that can lose channels."""
+    start = keras.initializers.HeNormal(seed=0)
+    x = images = keras.Input((16, 16, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(x)
+    for number in (1, 2):
+        x = layers.Conv2D(width, 3, padding="same", kernel_initializer=start, name=f"conv{number}")(x)
+        x = layers.BatchNormalization(momentum=0.8, name=f"norm{number}")(x) if norm else x
+        x = layers.MaxPooling2D()(layers.ReLU()(x))
+    x = layers.Flatten(name="features")(x)
+    outputs = layers.Dense(3, "softmax", kernel_initializer=start, name="predictions")(x)
+    return keras.Model(images, outputs, name=name)
+
+
+def accuracy(model, x, y):
+    return np.mean(model.predict(x, verbose=0).argmax(axis=1) == y)
+
+
+def trained(model, seed=0):
+    x, y = pictures(180, seed=seed)
+    ek.fine_tune(model, x, y, settings=ek.FineTuning(epochs=6, train_batch_norm=True, learning_rate=3e-3), verbose=0)
+    return model
+
+
+@pytest.mark.parametrize(
+    "penalty", ["slimming", *(pytest.param(name, marks=pytest.mark.slow) for name in ("l1", "group_lasso"))]
+)
+def test_a_pruned_network_is_small_and_as_good(penalty):
+    model = trained(classifier())
+    before, (x, y) = model.get_weights(), pictures(180)
+    narrow = ek.prune_model(
+        model,
+        x,
+        y,
+        penalty=penalty,
+        remove_macs=0.5,
+        remove_parameters=0.3,
+        settings=ek.FineTuning(epochs=3, train_batch_norm=True, learning_rate=3e-3),
+        verbose=0,
+    )
+    assert ek.count_macs(narrow).total <= 0.5 * ek.count_macs(model).total
+    assert narrow.count_params() <= 0.7 * model.count_params()
+    assert {narrow.get_layer(f"conv{number}").filters for number in (1, 2)} <= {8, 16}
+    assert narrow.name == model.name
+    test_x, test_y = pictures(120, seed=5)
+    assert accuracy(narrow, test_x, test_y) >= accuracy(model, test_x, test_y) - 0.05
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_without_normalisation_and_an_ensemble_are_pruned_as_a_whole():
+    members = [trained(classifier(norm=False, name="a")), trained(classifier(name="b"))]
+    model = ek.build_ensemble(members, ek.SoftVoting())
+    x, y = pictures(60)
+    narrow = ek.prune_model(model, x, y, penalty="group_lasso", settings=ONE, verbose=0)
+    assert ek.count_macs(narrow).total <= 0.5 * ek.count_macs(model).total
+    assert {"a", "b"} <= {layer.name for layer in narrow.layers}
+    np.testing.assert_allclose(narrow.predict(x, verbose=0).sum(axis=1), 1, atol=1e-5)
+
+
+def test_equal_seeds_give_equal_networks(capsys):
+    x, y = pictures(60)
+    one, other = (ek.prune_model(classifier(), x, y, settings=ONE, seed=3, verbose=v) for v in (0, 1))
+    assert "Pruned 'member': 3,667 parameters, now 1,259 (-66%)" in capsys.readouterr().out
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def without_channels():
+    images = keras.Input((16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(images)
+    return keras.Model(images, layers.Dense(3, "softmax")(x), name="member")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (classifier(norm=False), {}, "penalty='slimming' needs channels that pass a batch normalisation"),
+        (without_channels(), {"penalty": "l1"}, "No channel of 'member' can be removed"),
+        (classifier(), {"remove_macs": 0.999}, "No more than .* % of the multiply-accumulates .* lower `floor`"),
+        (classifier(), {"penalty": "l2"}, "`penalty` must be one of 'slimming', 'l1', 'group_lasso'"),
+        (classifier(), {"strength": 0}, "`strength` must be above 0"),
+        (classifier(), {"remove_macs": 1.0}, r"`remove_macs` must be in \[0, 1\). Received: 1.0"),
+        (classifier(), {"remove_macs": 0}, "must be above 0. Received: 0 for both"),
+        (classifier(), {"floor": 0}, r"`floor` must be in \(0, 1\]"),
+        (classifier(), {"settings": 5}, "`settings` must be None or Training settings"),
+        (classifier(), {"fine_tuning": 5}, "`fine_tuning` must be None or Training settings"),
+        (classifier(), {"sampling": "up"}, "`sampling` must be one of"),
+        (classifier(), {"seed": -1}, "`seed` must be an int of at least 0"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_the_work(model, options, message):
+    x, y = pictures(12)
+    with pytest.raises(ValueError, match=message):
+        ek.prune_model(model, x, y, **options)
+
+
+def test_labels_of_other_classes_are_refused():
+    x, y = pictures(12, classes=4)
+    with pytest.raises(ValueError, match="class"):
+        ek.prune_model(classifier(), x, y)

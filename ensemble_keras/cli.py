@@ -31,6 +31,11 @@ _IN_SHELL = {
     "or use `from_dataframe`": "or give a .csv table",
     "`y_true` must hold": "The labels must be",
     " (see `.failures`)": "",
+    "`max_trials`": "--trials",
+    "`ensemble_size`": "--members",
+    "`executor`": "--processes",
+    "another `project_name`, or `overwrite=True`": "another --directory",
+    "See `leaderboard()`": "See trials.csv in the folder of the search",
     "\n`find_leaks` gives all of them.": "",
 }
 _EXAMPLES = {
@@ -41,7 +46,7 @@ _EXAMPLES = {
     "evaluate": "  ensemble-keras evaluate xrays.keras xrays/test --report report.html",
     "predict": "  ensemble-keras predict xrays.keras new/*.jpeg --output predictions.csv",
     "search": """\
-  ensemble-keras search photos/train --image-size 32 --trials 100 --epochs 30 --halving \
+  ensemble-keras search photos/train --image-size 32 --trials 100 --epochs 30 --halving \\
       --directory night --output photos.keras --test photos/test""",
     "backbones": "  ensemble-keras backbones",
 }

@@ -346,6 +346,14 @@ class RayExecutor(concurrent.futures.Executor):
 
     Raises:
         ModuleNotFoundError: If Ray is not installed.
+
+    Example:
+
+    ```python
+    ray.init(address="auto")  # the cluster; without this line a local one
+    tuner = ek.search.GeneticSearch(space, max_trials=200, directory="night")
+    tuner.search(x, y, executor=RayExecutor(num_gpus=0.5))  # two trials at a time on each GPU
+    ```
     """
 
     def __init__(self, workers=None, *, num_cpus=1, num_gpus=0):

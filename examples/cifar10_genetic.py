@@ -42,7 +42,8 @@ def main(arguments=None):
     (x, y), (x_test, y_test) = load(options.data or data)
     tuner = ek.search.GeneticSearch(
         ek.search.HyperImageClassifier(len(np.unique(y)), x.shape[1:], families=["alexnet"]),
-        max_trials=population * generations,
+        # The best network of a generation stays on in the next one.
+        max_trials=population + (generations - 1) * (population - 1),
         population_size=population,
         mode="generational",
         seed=options.seed,
@@ -52,8 +53,9 @@ def main(arguments=None):
     tuner.search(x, y, epochs=options.epochs or epochs)
 
     trials = tuner.leaderboard().sort_values("trial", ignore_index=True)
-    means = trials.groupby(np.arange(len(trials)) // population)["score"].agg(["max", "mean"])
-    print(means.rename_axis("generation").round(4).to_string())
+    done = trials[trials["status"] == "COMPLETED"]
+    generation = 1 + np.maximum(0, (np.arange(len(done)) - 1) // (population - 1))
+    print(done.groupby(generation)["score"].agg(["max", "mean"]).rename_axis("generation").round(4).to_string())
     draw(trials, output)
     champion = tuner.get_best_models()[0]
     accuracy = np.mean(champion.predict(x_test, batch_size=256, verbose=0).argmax(axis=1) == y_test)

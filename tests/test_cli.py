@@ -174,12 +174,20 @@ def test_every_combiner_of_the_command_line_is_known_to_the_library():
         assert named_combiners(name, 2)
 
 
-@pytest.mark.parametrize("command", ["fit", "evaluate", "predict", "backbones"])
+def test_every_search_algorithm_is_on_the_command_line():
+    from ensemble_keras.search.tuner import ALGORITHMS
+
+    assert tuple(ALGORITHMS) == cli.ALGORITHMS
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "predict", "search", "backbones"])
 def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, "--help"])
     assert stopped.value.code == 0
-    assert f"example:\n  ensemble-keras {command}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"example:\n  ensemble-keras {command}" in printed
+    assert all(len(line) < 120 for line in printed.partition("example:")[2].splitlines())
 
 
 MALFORMED = {
@@ -451,10 +459,26 @@ def test_search_saves_the_best_team_and_goes_on_where_it_was(here, tmp_path, cap
     assert cli.main(["search", "train", *options, "--trials", "3", "--quiet"]) == 0
     assert len(pd.read_csv(tmp_path / "night" / "search" / "trials.csv")) == 3
     assert cli.main(["search", "train", *options, "--trials", "3", "--epochs", "2"]) == 2
-    assert "trained otherwise (epochs: 1 then, 2 now" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "trained otherwise (epochs: 1 then, 2 now" in error
+    assert "Give another --directory." in error
 
 
-def test_search_refuses_an_unknown_family(here, tmp_path, capsys):
-    options = ["--directory", str(tmp_path), "--output", str(tmp_path / "x.keras"), "--families", "residuals"]
-    assert cli.main(["search", "train", *options]) == 2
-    assert "Did you mean 'residual'?" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--families residuals", "Did you mean 'residual'?"),
+        ("--trials 0", "--trials must be an int of at least 1. Received: 0."),
+        ("--members 0", "--members must be an int of at least 1. Received: 0."),
+        ("--processes 0", "--processes must be an int of at least 1. Received: 0."),
+        ("--epochs 0", "--epochs must be at least 1, an int. Received: 0."),
+        ("--max-macs 0", "--max-macs must be an int of at least 1."),
+        ("--image-size 4", "of at least 8 pixels a side"),
+        ("--augmentation lite", "Did you mean 'light'?"),
+    ],
+)
+def test_search_refuses_in_terms_of_its_options(here, tmp_path, capsys, options, message):
+    where = ["--directory", str(tmp_path / "night"), "--output", str(tmp_path / "x.keras"), "--image-size", "16"]
+    assert cli.main(["search", "train", *where, *options.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "night" / "search" / "run.json").exists()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -170,9 +171,15 @@ def test_cifar100_nas_ends_in_one_model_and_goes_on(tmp_path, capsys, search_exa
 @pytest.mark.slow
 def test_cifar10_genetic_leaves_a_champion(tmp_path, capsys, search_example):
     accuracy = search_example("cifar10_genetic").main(["--smoke", "--output", str(tmp_path)])
-    assert f"{accuracy:.4f} on 360 test images" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{accuracy:.4f} on 360 test images" in printed
     trials = pd.read_csv(tmp_path / "search" / "trials.csv")
-    assert len(trials) == 8
+    # The second generation has its best parent, and three children.
+    assert len(trials) == 7
+    means = [trials["score"][:4].mean(), trials["score"][4:].mean()]
+    assert re.findall(r"^([12]) .* (\d\.\d+)$", printed, re.MULTILINE) == [
+        (str(number), f"{mean:.4f}") for number, mean in enumerate(means, start=1)
+    ]
     for genome in trials["genome"]:
         assert (tmp_path / "search" / "stats" / genome[:16] / "1.json").exists()
         assert (tmp_path / "search" / "architectures" / f"{genome[:16]}.py").exists()

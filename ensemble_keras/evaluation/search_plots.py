@@ -10,7 +10,7 @@ failed trial may be missing.
 import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ensemble_keras._validation import check_choice
 from ensemble_keras.evaluation.plots import BLUE, COLORS, GRID, INK, VERMILLION, legend_below, own_axes
@@ -86,7 +86,8 @@ def plot_family_shares(trials, ax=None, *, windows=20):
     shares = 100 * np.array(
         [[np.mean(trials["family"].iloc[part] == family) for family in families] for part in parts]
     )
-    first = np.array([trials["trial"].iloc[part[0]] for part in parts])
+    # A trial's number stands in the middle of its part of the axis.
+    first = np.array([trials["trial"].iloc[part[0]] for part in parts]) - 0.5
     widths = np.array([len(part) for part in parts])
     ax = own_axes(ax, (5.4, 3.6 + 0.1 * len(families)))
     bottom = np.zeros(len(parts))
@@ -154,6 +155,8 @@ def plot_search_front(trials, ax=None, *, cost="macs"):
     ax.plot(front.index, 100 * front, "o", color="none", markeredgecolor=INK, markersize=8)
     if good[cost].max() > 20 * good[cost].min() > 0:
         ax.set_xscale("log")
+    # 2 M, where Matplotlib would write 0.2 and 1e7 beside the axis.
+    ax.xaxis.set_major_formatter(EngFormatter())
     label = {"macs": "multiply-accumulates", "seconds": "seconds of training"}.get(cost, cost.replace("_", " "))
     _finish(ax, label, "validation accuracy in %", columns=3, whole=False)
     return ax
@@ -197,7 +200,8 @@ def plot_lineage(trials, ax=None, *, direction="max"):
     others = good.drop(index=list(ancestors))["score"]
     ax.plot(others.index, others, "o", color=BLUE, alpha=0.6, markersize=3.5, markeredgewidth=0, label="other trials")
     forebears = good.loc[sorted(ancestors - {champion}), "score"]
-    ax.plot(forebears.index, forebears, "o", color=VERMILLION, markersize=5, label="ancestors of the champion")
+    if len(forebears):
+        ax.plot(forebears.index, forebears, "o", color=VERMILLION, markersize=5, label="ancestors of the champion")
     ax.plot(
         champion, good["score"][champion], "*", color=VERMILLION, markersize=15, label=f"champion: trial {champion}"
     )

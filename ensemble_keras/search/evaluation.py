@@ -1,8 +1,10 @@
 """Evaluation: trains the network of one trial; a unit of work, which runs here or in another process."""
 
 import dataclasses
+import functools
 import json
 import pathlib
+import threading
 import time
 import typing
 
@@ -16,6 +18,9 @@ from ensemble_keras.members.trainer import Trainer
 from ensemble_keras.search.halving import Judge
 from ensemble_keras.search.images import SearchImages
 from ensemble_keras.search.source import to_source
+
+# Of this process: TensorFlow registers what a step needs in one place for all threads, and each removes it again.
+_TRAINING = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +109,18 @@ class TrialTimeoutError(Exception):
     """A trial took longer than it may."""
 
 
+def one_at_a_time(function):
+    """Decorates an evaluation: in an executor's threads one waits for the other, processes run side by side."""
+
+    @functools.wraps(function)
+    def run(*arguments, **options):
+        with _TRAINING:
+            return function(*arguments, **options)
+
+    return run
+
+
+@one_at_a_time
 def evaluate(job, *, penalty=None):
     """Trains the network of a genome from weights that depend on genome and seed alone.
 

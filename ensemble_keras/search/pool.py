@@ -27,8 +27,8 @@ class SearchEnsemble:
 
     Attributes:
         model: `keras.Model` from raw images to probabilities `(batch, num_classes)`, as `build_ensemble` makes it.
-        members: `pandas.DataFrame`, a row per member, by weight: `trial`, `family`, `weight`, `accuracy` (on the
-            images for comparison), `parameters`, `macs`.
+        members: `pandas.DataFrame`, a row per member, by weight: `trial` (its number in the leaderboard), `family`,
+            `weight`, `accuracy` (on the images for comparison), `parameters`, `macs`.
         comparison: `pandas.DataFrame`, on images that chose neither trials nor members, a row for `"best single"`
             (the best trial of the search), `"top"` (the mean of as many best trials as the team has members),
             `"greedy"` (the team, by its weights) and `"gated"` (the team, weighed for each image by an
@@ -196,7 +196,7 @@ def _row(name, members, probabilities, best, labels):
 
 def _member(tuner, trial, weight, probabilities, labels):
     return {
-        "trial": trial.trial_id,
+        "trial": 1 + tuner.oracle.start_order.index(trial.trial_id),
         "family": trial.hyperparameters.values["family"],
         "weight": float(weight),
         "accuracy": float(np.mean(probabilities.argmax(axis=1) == labels)),
@@ -206,8 +206,9 @@ def _member(tuner, trial, weight, probabilities, labels):
 
 def _verdict(row, single, count):
     interval = f"95 % interval {100 * row.low:+.1f} to {100 * row.high:+.1f}"
+    members = "1 member" if row.members == 1 else f"{row.members} members"
     text = (
-        f"{row['name']} of {row.members} members: {100 * row.difference:+.1f} points over the best single network "
+        f"{row['name']} of {members}: {100 * row.difference:+.1f} points over the best single network "
         f"({single.accuracy:.4f}), {interval}, on {count:,} images that chose neither."
     )
     if row.members == 1:

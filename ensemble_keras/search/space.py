@@ -107,10 +107,9 @@ class HyperImageClassifier(keras_tuner.HyperModel):
         """
         values = active_values(self._space, values)
         genome = genome_id(values)
-        if self._kept is None or self._kept[0] != genome:
-            self._construct(genome, values)
-        (_, network), self._kept = self._kept, None
-        return network
+        # Taken first: another thread may keep its own meanwhile.
+        kept, self._kept = self._kept, None
+        return kept[1] if kept is not None and kept[0] == genome else self._construct(genome, values)
 
     def settings(self, values, epochs):
         """Returns the `Training` settings of a genome, for so many epochs."""
@@ -132,7 +131,7 @@ class HyperImageClassifier(keras_tuner.HyperModel):
         values = active_values(self._space, values)
         genome = genome_id(values)
         if genome not in self._measured:
-            self._construct(genome, values)
+            self._kept = genome, self._construct(genome, values)
         return dict(self._measured[genome])
 
     def refusal(self, values):
@@ -173,7 +172,7 @@ class HyperImageClassifier(keras_tuner.HyperModel):
         return space
 
     def _construct(self, genome, values):
-        """Builds, measures and keeps a network."""
+        """Builds a network and notes its costs."""
         family = self.families[values["family"]]
         name = f"{family.name}_{genome[:8]}"
         trunk = _trunk(family, family.own_values(values), self.input_shape, name)
@@ -185,7 +184,7 @@ class HyperImageClassifier(keras_tuner.HyperModel):
                 f"{', '.join(counted.unknown)}."
             )
         self._measured[genome] = {"parameters": counted.parameters, "macs": counted.total}
-        self._kept = genome, network
+        return network
 
 
 def _rebuilt(num_classes, input_shape, given):

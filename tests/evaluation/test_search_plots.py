@@ -85,7 +85,7 @@ def test_shares_of_families_fill_the_axes(many):
     np.testing.assert_allclose(heights.sum(axis=0), 100)
     shares = [100 * np.mean(many["family"][i : i + 25] == "cnn") for i in range(0, 100, 25)]
     np.testing.assert_allclose(heights[FAMILIES.index("cnn")], shares)
-    assert [bar.get_x() for bar in ax.patches[:4]] == [1, 26, 51, 76]
+    assert [bar.get_x() for bar in ax.patches[:4]] == [0.5, 25.5, 50.5, 75.5]
     assert len({(to_hex(bar.get_facecolor()), bar.get_hatch()) for bar in ax.patches}) == len(FAMILIES)
 
 
@@ -153,7 +153,7 @@ def test_the_least_score_can_be_the_best(trials):
 
 def test_a_search_without_parents_has_a_lineage_of_one(many):
     ax = plot_lineage(many.assign(parents=[()] * 100))
-    assert [len(line.get_xdata()) for line in ax.lines] == [99, 0, 1]
+    assert [len(line.get_xdata()) for line in ax.lines] == [99, 1]
 
 
 @pytest.mark.parametrize("draw", [plot_search_progress, plot_family_shares, plot_search_front, plot_lineage])
@@ -182,3 +182,10 @@ def test_the_legend_runs_over_nothing(many):
         assert figure.y0 <= legend.y0
         assert figure.x0 <= legend.x0
         assert legend.x1 <= figure.x1
+
+
+def test_what_is_not_there_is_not_in_the_legend_and_costs_are_in_millions(trials):
+    """The champion of a random search has no ancestors."""
+    assert labels(plot_lineage(trials[:2])) == ["other trials", "champion: trial 1"]
+    ticks = plot_search_front(trials[:2]).xaxis.get_major_formatter()
+    assert ticks(2e6) == "2 M"

@@ -26,8 +26,9 @@ def found(tuner):
 
 def test_the_model_is_the_weighted_vote_of_its_members(tuner, found):
     images = tiny_images(30, seed=5)[0]
-    trials = {trial.trial_id: trial for trial in tuner.completed_trials()}
-    members = [tuner.load_model(trials[trial_id]) for trial_id in found.members["trial"]]
+    genomes = tuner.leaderboard().set_index("trial")["genome"]
+    trials = {trial.genome_id: trial for trial in tuner.completed_trials()}
+    members = [tuner.load_model(trials[genomes[number]]) for number in found.members["trial"]]
     expected = np.average(
         [member.predict(images, verbose=0) for member in members], axis=0, weights=found.members["weight"]
     )
@@ -69,15 +70,16 @@ def test_the_searchs_own_validation_images_stand_for_what_is_known_of_them(tuner
 def test_other_images_are_predicted_by_the_trials_whose_weights_are_kept(tuner):
     x, y = tiny_images(80, seed=9)
     found = SearchEnsemble.from_search(tuner, x, y, size=2)
-    kept = {trial.trial_id for trial in tuner.completed_trials() if tuner.has_weights(trial)}
-    assert set(found.members["trial"]) <= kept
+    kept = {trial.genome_id for trial in tuner.completed_trials() if tuner.has_weights(trial)}
+    assert set(tuner.leaderboard().set_index("trial")["genome"][found.members["trial"]]) <= kept
     assert found.verdict.endswith("on 40 images that chose neither.")
 
 
 def test_the_verdict_says_when_one_model_would_do(tuner):
     found = SearchEnsemble.from_search(tuner, size=1)
     assert len(found.members) == 1
-    assert found.verdict.startswith("One model would do: nothing improves on a single network.")
+    text = "One model would do: nothing improves on a single network. Greedy of 1 member: "
+    assert found.verdict.startswith(text)
 
 
 def test_a_file_of_it_opens_with_keras_alone(tuner, tmp_path, capsys):

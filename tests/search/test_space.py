@@ -230,6 +230,24 @@ def test_it_serves_a_stock_tuner(counted, tmp_path, rng, monkeypatch):
         assert active_values(space_of(counted).hyperparameters(), found) == found
 
 
+def test_a_thread_that_measures_does_not_exchange_the_network_of_another(counted, monkeypatch):
+    space, built = space_of(counted), HyperImageClassifier._construct
+    first = space.hyperparameters().values
+    second = {**first, "learning_rate": 3e-3, "dropout": 0.4}
+
+    def interrupted(self, *arguments):
+        monkeypatch.setattr(HyperImageClassifier, "_construct", built)
+        network = built(self, *arguments)
+        # As if another thread came now.
+        self.measure(second)
+        return network
+
+    expected = space.network(first).name
+    monkeypatch.setattr(HyperImageClassifier, "_construct", interrupted)
+    assert space.network(first).name == expected
+    assert space.network(second).name != expected
+
+
 def test_it_goes_to_another_process_without_its_networks(counted):
     space = HyperImageClassifier(
         3, SHAPE, families=TINY, training={"dropout": [0.0, 0.5]}, max_parameters=10_000, max_macs=500_000

@@ -6,7 +6,7 @@ PYTEST = $(BIN)/python -m pytest
 # On a machine without a GPU, level 2 still shows an error about CUDA.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-all test-jax lint format bench clean
+.PHONY: demo test test-slow test-all test-jax lint format docs bench clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,10 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/installed-jax: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[test,jax]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[test,docs]'
 	touch $@
 
 demo: $(VENV)/installed
@@ -40,10 +44,14 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Into site/, without a network; a warning is an error.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/feature_cache.py
 	$(BIN)/python benchmarks/linear_heads.py
 	$(BIN)/python benchmarks/import_time.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo site

@@ -65,7 +65,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             first; or a combiner layer (rebuilt from its config, never changed). Members of weight 0 are left out of
             the model. Defaults to `"soft_voting"`.
         image_size: Int or `(height, width)`, in pixels, of the images that the model takes. Defaults to 224.
-        weights: `"imagenet"`, or `None`: all backbones given by name are trained from scratch.
+        weights: `"imagenet"`, or `None`: all backbones given by name are trained from scratch. Defaults to
+            `"imagenet"`.
         cv: Int, the number of folds, stratified and by group; or a scikit-learn splitter. Byte-identical images share
             a fold. Defaults to 5.
         head: `"linear"`, solved to its optimum, or `"mlp"`, of frozen backbones. Defaults to `"linear"`.
@@ -107,6 +108,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             The results are the same. A training whose worker dies is tried once more. A script needs
             `if __name__ == "__main__":`, and `clone` an int. Defaults to `None`: here, one after another.
         leaks: `"warn"` or `"error"`: what happens when an image or a group is in the training and validation data.
+            Defaults to `"warn"`.
         seed: Int. Of the folds and of all training. Defaults to 0.
         verbose: 0 shows no progress. Defaults to 1.
 
@@ -274,16 +276,14 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
                 fitted.
         """
         check_is_fitted(self, "model_")
-        answers = self._answers(abstain, operating_point)
+        if operating_point and abstain is not None:
+            raise ValueError("Give `abstain` or `operating_point`, not both: either moves the line of the other.")
+        # What was not fitted is said before the images are read.
+        point, is_sure = self._operating_point() if operating_point else None, self._is_sure(abstain)
         probabilities = self.predict_proba(x)
-        if operating_point:
-            return self.classes_[answers(probabilities)]
-        predicted = self.classes_[probabilities.argmax(axis=1)]
-        if abstain is None:
-            return predicted
-        predicted = predicted.astype(object)
-        predicted[~answers(probabilities)] = None
-        return predicted
+        indices = probabilities.argmax(axis=1) if point is None else point.predict(probabilities)
+        predicted = self.classes_[indices]
+        return predicted if abstain is None else np.where(is_sure(probabilities), predicted.astype(object), None)
 
     def predict_set(self, x):
         """Returns the classes that each image may be of, bool `(n, num_classes)`, in the order of `classes_`.
@@ -402,12 +402,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         artifact.save_ensemble(self.model_, path, card=self.card_, verbose=self.verbose)
 
-    def _answers(self, abstain, operating_point):
-        """Returns the function from probabilities to what decides: which images are answered, or their classes."""
-        if operating_point:
-            if abstain is not None:
-                raise ValueError("Give `abstain` or `operating_point`, not both: either moves the line of the other.")
-            return self._operating_point().predict
+    def _is_sure(self, abstain):
+        """Returns the function from probabilities to which images are answered, bool `(n,)`."""
         if isinstance(abstain, str) and abstain == "conformal":
             conformal = self._conformal()
             return lambda p: conformal.predict(p).sum(axis=1) == 1

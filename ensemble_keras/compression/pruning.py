@@ -57,7 +57,8 @@ def prune_model(
             `ImageDataset`.
         penalty: `"slimming"`: L1 on the scales of batch normalisations (Liu et al., 2017, 1708.06519), for channels
             that pass one; `"l1"`: L1 on all weights; `"group_lasso"`: the norm of all weights that make a channel
-            (Wen et al., 2016, 1608.03665), for networks without batch normalisation, too. See `Penalty`.
+            (Wen et al., 2016, 1608.03665), for networks without batch normalisation, too. See `Penalty`. Defaults to
+            `"slimming"`.
         strength: Float above 0, λ. Defaults to 1e-3 (`"slimming"`), 1e-5 (`"l1"`) or 1e-4 (`"group_lasso"`).
         warmup_epochs: Float, epochs over which λ rises from 0. Defaults to 1.
         remove_macs: Float in [0, 1): share of the multiply-accumulates that goes at least. Defaults to 0.5.

@@ -61,7 +61,8 @@ class ImageDataset:
             groups: Function from a path (string relative to the directory, `"cat/tom_1.png"`) to a group, or a
                 sequence in the order of `names`. Images of one group, such as a patient, stay together in splits.
             on_bad_image: `"error"`: what is no image by its name is refused now, by its content when it is read (or
-                by `verify`). `"skip"`: all are read now, bad ones are left out and named in `skipped`.
+                by `verify`). `"skip"`: all are read now, bad ones are left out and named in `skipped`. Defaults to
+                `"error"`.
 
         Returns:
             An `ImageDataset`, sorted by class and path.
@@ -99,7 +100,7 @@ class ImageDataset:
             label_column: Column of labels. Their string forms become `class_names`, sorted (numbers by value).
             group_column: Column of groups, such as patients, or `None`.
             class_names: List of all labels in the wanted order of classes. Defaults to those of the table.
-            on_bad_image: `"error"` or `"skip"`, see `from_directory`.
+            on_bad_image: `"error"` or `"skip"`, see `from_directory`. Defaults to `"error"`.
 
         Returns:
             An `ImageDataset` in the order of the table.
@@ -287,6 +288,7 @@ class ImageDataset:
             image_size: Int or `(height, width)`, in pixels.
             batch_size: Int.
             shuffle: Boolean. Each epoch then has another order, which depends on `seed` and the epoch alone.
+                Defaults to `False`.
             seed: Int. Defaults to 0.
 
         Returns:

@@ -44,7 +44,7 @@ def ablation(changes, train, test, *, base=None, mode="cumulative", directory=No
         test: Images that nothing trains on, likewise.
         base: Dict of the arguments that all rows begin with. Defaults to a small CNN from random weights.
         mode: `"cumulative"`: the base, then each change on top of those before it. `"leave_one_out"`: all changes,
-            then all but each.
+            then all but each. Defaults to `"cumulative"`.
         directory: Folder that keeps finished rows and, within a row, finished epochs, so that the same command goes
             on after a kill; a row that another table has too is taken from it. Defaults to `None`: nothing is kept.
         seed: Int. Of weights, order, augmentation and the part set apart, the same in all rows. Defaults to 0.

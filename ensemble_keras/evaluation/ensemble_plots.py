@@ -156,7 +156,7 @@ def plot_reliability(probabilities, y, ax=None, *, bins=15, binning="equal_width
         y: Array `(n,)` of class indices.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
         bins: Int. Number of bins. Defaults to 15.
-        binning: `"equal_width"` or `"adaptive"`, as in `expected_calibration_error`.
+        binning: `"equal_width"` or `"adaptive"`, as in `expected_calibration_error`. Defaults to `"equal_width"`.
 
     Returns:
         The axes.

@@ -54,10 +54,10 @@ class OperatingPoint:
         Args:
             probabilities: Array `(n, 2)`, or p of class 1, `(n,)`.
             y: Class indices of shape `(n,)`.
-            groups: As in `metric_intervals`; so are `confidence`, `resamples` and `seed`.
-            confidence: Coverage of the intervals.
-            resamples: Number of bootstrap resamples.
-            seed: Int.
+            groups: As in `metric_intervals`.
+            confidence: As in `metric_intervals`.
+            resamples: As in `metric_intervals`.
+            seed: As in `metric_intervals`.
 
         Returns:
             A `pandas.DataFrame` with rows `sensitivity`, `specificity`, `positive_predictive_value`,

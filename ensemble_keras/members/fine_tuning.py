@@ -65,7 +65,7 @@ def fine_tune(
         devices: `None` (one), an int, `"all"`, or a list of names as in `keras.distribution.list_devices()`: every
             batch is divided among them. JAX backend.
         callbacks: Sequence of `keras.callbacks.Callback`s (TensorBoard, ...). Their `model` holds the given one as
-            `network`, and is no file's: a `ModelCheckpoint` takes `save_weights_only=True`.
+            `network`, and is no file's: a `ModelCheckpoint` takes `save_weights_only=True`. Defaults to `()`.
         probe: Whether a member's head is solved first. If not, the start must not have seen the validation images: it
             would look better than it is, and be kept. Defaults to `True`.
         seed: Int. Of the split, the order of images, augmentation. Defaults to 0.

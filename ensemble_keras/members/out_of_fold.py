@@ -55,11 +55,12 @@ def out_of_fold_predictions(
         x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
         y: Labels `(n,)`, ints or strings; not needed with a labelled `ImageDataset`.
         groups: Sequence `(n,)`: images of one group (a patient) share a fold. Defaults to the dataset's groups.
-        cv: Int, the number of stratified folds, or a scikit-learn splitter that holds every image out once.
-        seed: Int. Of the folds and of training.
+        cv: Int, the number of stratified folds, or a scikit-learn splitter that holds every image out once. Defaults
+            to 5.
+        seed: Int. Of the folds and of training. Defaults to 0.
         image_size: Int or `(height, width)`. Defaults to the backbone's own size.
-        weights: `"imagenet"`, `None` or a path, for a backbone given by name.
-        head: `"linear"` or `"mlp"`, of a frozen backbone.
+        weights: `"imagenet"`, `None` or a path, for a backbone given by name. Defaults to `"imagenet"`.
+        head: `"linear"` or `"mlp"`, of a frozen backbone. Defaults to `"linear"`.
         training: `Training` settings of a backbone without pretrained weights.
         fine_tune: `None`: a pretrained backbone stays frozen; or `True` or `FineTuning` settings.
         augmentation: Of training images, as in `build_augmentation`: of a backbone that is trained or fine-tuned, or,
@@ -71,7 +72,7 @@ def out_of_fold_predictions(
         devices: As in `fine_tune`.
         store: A `FeatureStore`, its path, or `None`.
         executor: Where the folds of what is trained or fine-tuned run, as in `EnsembleClassifier`.
-        verbose: 0 shows no progress.
+        verbose: 0 shows no progress. Defaults to 1.
 
     Returns:
         Float32 array `(n, num_classes)`; column `j` is class `j` in the sorted order of labels, or in the order of

@@ -19,27 +19,32 @@ class Training:
 
     Attributes:
         epochs: Int, the most passes over the training images; the learning rate falls to 0 over them.
+            Defaults to 50.
         batch_size: Int, the most images per step. All steps take equally many. Where memory runs out it is halved,
-            which the log says, and training starts again, at the same learning rate.
+            which the log says, and training starts again, at the same learning rate. Defaults to 32.
         optimizer: A Keras optimizer's name, in lower case (`"adamw"`, Loshchilov & Hutter, 2019), or an optimizer:
-            of this a copy is used with its own learning rate, weight decay, clipping and averaging.
-        learning_rate: Float, after the warm-up.
-        weight_decay: Float, decoupled from the gradient; not of biases and of normalisation.
+            of this a copy is used with its own learning rate, weight decay, clipping and averaging. Defaults to
+            `"adamw"`.
+        learning_rate: Float, after the warm-up. Defaults to 0.001.
+        weight_decay: Float, decoupled from the gradient; not of biases and of normalisation. Defaults to
+            0.0001.
         warmup_epochs: Float, epochs over which the learning rate rises from 0, before half a cosine takes it back to
-            0 (Loshchilov & Hutter, 2017, without restarts).
-        loss: `"crossentropy"`, or `"focal"` (Lin et al., 2017, with gamma 2).
-        label_smoothing: Float in [0, 1) (Szegedy et al., 2016).
-        global_clipnorm: Float, the largest norm of all gradients together, or `None`: not clipped.
+            0 (Loshchilov & Hutter, 2017, without restarts). Defaults to 0.
+        loss: `"crossentropy"`, or `"focal"` (Lin et al., 2017, with gamma 2). Defaults to
+            `"crossentropy"`.
+        label_smoothing: Float in [0, 1) (Szegedy et al., 2016). Defaults to 0.
+        global_clipnorm: Float, the largest norm of all gradients together. Defaults to `None`: not clipped.
         ema_momentum: Float in (0, 1): the weights become their exponential moving average (Polyak & Juditsky,
-            1992); `None`: they are the last ones.
+            1992). Defaults to `None`: they are the last ones.
         monitor: What early stopping and the best epoch go by: `"val_loss"` (the plain cross-entropy by the weights of
             the classes, whatever `loss` and `label_smoothing` are), `"val_accuracy"` or `"val_auc"` (ROC AUC, the
-            mean over classes).
-        patience: Int, epochs without a better value after which training stops.
+            mean over classes). Defaults to `"val_loss"`.
+        patience: Int, epochs without a better value after which training stops. Defaults to 10.
         validation_split: Float in (0, 1): share of the training images, stratified and by group, that early stopping
             looks at where no validation data are given. Never the images of the held-out fold.
+            Defaults to 0.1.
         mixed_precision: Whether activations are bfloat16. Defaults to `None`: where the accelerator has it.
-        jit_compile: `True`, `False` or `"auto"`, as in `keras.Model.compile`.
+        jit_compile: `True`, `False` or `"auto"`, as in `keras.Model.compile`. Defaults to `"auto"`.
     """
 
     epochs: int = 50
@@ -99,11 +104,18 @@ class Training:
 class FineTuning(Training):
     """How a pretrained network is trained on: as `Training`, gently, and with a part of it frozen if asked for.
 
+    It has all attributes of `Training`; those with other defaults stand here once more.
+
     Attributes:
+        epochs: As in `Training`. Defaults to 5.
+        learning_rate: As in `Training`. Defaults to 0.0003.
+        warmup_epochs: As in `Training`. Defaults to 0.5.
+        global_clipnorm: As in `Training`. Defaults to 1.
+        patience: As in `Training`. Defaults to 5.
         unfreeze: `"all"`; an int, the last so many blocks of a backbone; or a layer's name: it and all after it. A
             block is what shares a name up to its number (`block_16_expand`, `conv5_block3_1_conv`); where names
             have no such number, a layer with weights and those without a kernel that follow it. The head always
-            trains.
+            trains. Defaults to `"all"`.
         train_batch_norm: Whether batch normalisation trains and uses the statistics of its batch. Defaults to
             `False`: it stays as it was trained, which small batches of other images would wreck.
         layer_decay: Float in (0, 1]: the learning rate of each block, and so its weight decay, is this times that of

@@ -90,16 +90,18 @@ def tune_member(
         hyperparameters: Dict that narrows or fixes the search: from a name to a list of choices or a pair
             `(low, high)`, such as `{"head": ["mlp"], "learning_rate": (1e-4, 1e-3)}`. Defaults to the whole space.
         max_trials: Int. Trials in all, those of earlier runs in `directory` counted. Fewer where the choices run out.
+            Defaults to 50.
         tuner: `"bayesian"` (a Gaussian process, after ten trials at random), `"random"`, or `"hyperband"`, in which
             most trials get few epochs and the best go on; the epochs are then not searched, and their upper end is
-            what the last ones get.
-        objective: `"val_loss"` (log loss), `"val_accuracy"` or `"val_auc"` on the held-out images.
+            what the last ones get. Defaults to `"bayesian"`.
+        objective: `"val_loss"` (log loss), `"val_accuracy"` or `"val_auc"` on the held-out images. Defaults to
+            `"val_loss"`.
         groups: Sequence `(n,)`: images of one group (a patient) are on one side. Defaults to the dataset's groups.
-        validation_split: Float in (0, 1), the share of images held out, stratified.
+        validation_split: Float in (0, 1), the share of images held out, stratified. Defaults to 0.2.
         cv: Int or a scikit-learn splitter: every trial is trained once per fold and judged by the mean over the
             folds, instead of one held-out part. Defaults to `None`.
         image_size: Int or `(height, width)`. Defaults to the backbone's own size.
-        weights: `"imagenet"`, `None` or a path, for a backbone given by name.
+        weights: `"imagenet"`, `None` or a path, for a backbone given by name. Defaults to `"imagenet"`.
         class_weight: `None`, `"balanced"`, or a dict from class to weight.
         settings: `Training`: what is not tuned of end-to-end training. Defaults to `Training()`.
         store: A `FeatureStore`, its path, or `None`: the one in `directory`, or none.

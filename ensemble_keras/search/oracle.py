@@ -51,7 +51,7 @@ class SearchOracle(keras_tuner.Oracle, abc.ABC):
         seed: Int, 0 or above. Defaults to 0.
         refusal: Function from a genome (dict of active values) to the reason why it is not to be tried, or `None`.
             It is asked before a trial is spent, once in a process for each genome.
-        known: Collection of genome ids that are not to be tried, from other searches.
+        known: Collection of genome ids that are not to be tried, from other searches. Defaults to `()`.
         max_failed: Int, 0 or above. How many trials may fail; one more ends the search. Defaults to `max_trials`.
         folder: Path of the project, or `None`: then nothing is written, until a tuner or `set_folder` names one.
 

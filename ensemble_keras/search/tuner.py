@@ -603,6 +603,7 @@ class GeneticSearch(ArchitectureSearch):
         mode: `"aging"`: each child replaces the oldest (Real et al., 2019, "Regularized evolution", 1802.01548); or
             `"generational"`. Defaults to `"aging"`.
         elitism: Int, how many of the best a new generation takes over; `"generational"` only. Defaults to 1.
+        oracle_options: As in `ArchitectureSearch`.
         **options: Those of `GeneticOracle` (`tournament_size`, `crossover`, `crossover_prob`, `mutation_prob`) and
             those of `ArchitectureSearch`.
 

@@ -52,12 +52,14 @@ def row(name, figures, members):
 def notes(tuner, greedy, asked):
     """Returns what the search did, in sentences."""
     trials = tuner.leaderboard()
-    done = trials[trials["status"] == "COMPLETED"]
+    done = trials[trials["status"].isin(["COMPLETED", "STOPPED"])]
+    stopped = (done["status"] == "STOPPED").sum()
     options = shlex.join(pathlib.Path(one).name if one.endswith(".npz") else one for one in asked)
     team = ", ".join(f"{line.family} ({line.weight:.2f})" for line in greedy.members.itertuples())
     return [
-        f"{len(done)} trials of {done['family'].nunique()} families, {done['seconds'].sum() / 60:.0f} minutes of "
-        f"training, {len(tuner.data.train)} training images; options: `{options}`",
+        f"{len(done)} trials of {done['family'].nunique()} families, {stopped} of them stopped early, "
+        f"{done['seconds'].sum() / 60:.0f} minutes of training, {len(tuner.data.train)} training images; options: "
+        f"`{options}`",
         f"the team: {team}",
         f"on validation images that chose nothing: {greedy.verdict}",
     ]

@@ -24,19 +24,14 @@ def calibration_error(y, p):
 
 def roc_auc(y, p):
     """That of class 1 for two classes, else the mean over the classes that the resample holds."""
-    orders = [_order(np.flatnonzero(y == k), np.flatnonzero(y != k), p[:, k]) for k in _one_against_rest(p)]
-
-    def values(weights):
-        total = weights.sum(axis=0)
-        return _mean_of_known([_weighted_auc(order, weights, total) for order in orders])
-
-    return values
+    rankings = _rankings(y, p)
+    return lambda weights: _mean_of_known([ranking.area(weights) for ranking in rankings])
 
 
 def average_precision(y, p):
     """That of class 1 for two classes, else the mean over the classes that the resample holds."""
-    curves = [_precision_curve(y == k, p[:, k]) for k in _one_against_rest(p)]
-    return lambda weights: _mean_of_known([curve(weights) for curve in curves])
+    rankings = _rankings(y, p)
+    return lambda weights: _mean_of_known([ranking.average_precision(weights) for ranking in rankings])
 
 
 def matthews_corrcoef(y, p):
@@ -168,8 +163,8 @@ METRICS = {
 }
 
 
-def _one_against_rest(p):
-    return [1] if p.shape[1] == 2 else range(p.shape[1])
+def _rankings(y, p):
+    return [_Ranking(y == k, p[:, k]) for k in ([1] if p.shape[1] == 2 else range(p.shape[1]))]
 
 
 def _indicator(rows, height, values=None):
@@ -198,43 +193,44 @@ def _mean_of_known(values):
     return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0))
 
 
-def _precision_curve(positive, score):
-    """Prepares a class' average precision: the mean over the positives of the precision down to their score."""
-    order = np.argsort(-score, kind="stable")
-    positive = positive[order].astype("float64")[:, None]
-    # Equal scores are one step of the curve.
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-
-    def values(weights):
-        weights = weights[order]
-        found = np.cumsum(weights * positive, axis=0)[ends]
-        precision = _ratio(found, np.cumsum(weights, axis=0)[ends], 0.0)
-        gained = np.diff(found, axis=0, prepend=0)
-        return _ratio((gained * precision).sum(axis=0), found[-1])
-
-    return values
-
-
-def _order(positives, negatives, score):
-    """Prepares a class' AUC: for each positive, the weight of the negatives below it (half of those level with it).
+class _Ranking:
+    """The positives and negatives of a class by their score: for each positive the weight of the negatives below it.
 
     Between two neighbouring cuts lie the same negatives in every resample, so one sparse product sums their weights
     for all resamples at once.
     """
-    negatives = negatives[np.argsort(score[negatives], kind="stable")]
-    below = np.searchsorted(score[negatives], score[positives], side="left")
-    not_above = np.searchsorted(score[negatives], score[positives], side="right")
-    cuts = np.unique(np.concatenate([[0], below, not_above]))
-    used = negatives[: cuts[-1]]
-    segments = sparse.csr_matrix((np.ones(len(used)), used, cuts), shape=(len(cuts) - 1, len(score)))
-    return positives, segments, np.searchsorted(cuts, below), np.searchsorted(cuts, not_above)
 
+    def __init__(self, positive, score):
+        positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
+        self._positives = positives[np.argsort(-score[positives], kind="stable")]
+        negatives = negatives[np.argsort(score[negatives], kind="stable")]
+        levels = score[self._positives]
+        below = np.searchsorted(score[negatives], levels, side="left")
+        not_above = np.searchsorted(score[negatives], levels, side="right")
+        cuts = np.unique(np.concatenate([[0], below, not_above]))
+        used = negatives[: cuts[-1]]
+        self._segments = sparse.csr_matrix((np.ones(len(used)), used, cuts), shape=(len(cuts) - 1, len(score)))
+        self._below, self._not_above = np.searchsorted(cuts, below), np.searchsorted(cuts, not_above)
+        # Equal scores are one step of the curve of precision.
+        self._ends = np.flatnonzero(np.append(np.diff(levels) != 0, True)) if len(levels) else levels.astype(int)
 
-def _weighted_auc(order, weights, total):
-    positives, segments, below, not_above = order
-    positive_weights = weights[positives]
-    cumulated = np.zeros((segments.shape[0] + 1, weights.shape[1]))
-    np.cumsum(segments @ weights, axis=0, out=cumulated[1:])
-    beaten = (cumulated[below] + cumulated[not_above]) / 2
-    num_positive = positive_weights.sum(axis=0)
-    return _ratio(np.einsum("pb,pb->b", positive_weights, beaten), num_positive * (total - num_positive))
+    def area(self, weights):
+        """Returns the areas under the ROC curve: negatives level with a positive count half."""
+        of_positives, of_negatives, cumulated = self._sums(weights)
+        beaten = (cumulated[self._below] + cumulated[self._not_above]) / 2
+        won = np.einsum("pb,pb->b", weights[self._positives], beaten)
+        return _ratio(won, of_positives * of_negatives)
+
+    def average_precision(self, weights):
+        """Returns the means over the positives of the precision down to their score."""
+        of_positives, of_negatives, cumulated = self._sums(weights)
+        found = np.cumsum(weights[self._positives], axis=0)[self._ends]
+        alarmed = of_negatives - cumulated[self._below[self._ends]]
+        gained = np.diff(found, axis=0, prepend=0)
+        return _ratio((gained * _ratio(found, found + alarmed, 0.0)).sum(axis=0), of_positives)
+
+    def _sums(self, weights):
+        of_positives = weights[self._positives].sum(axis=0)
+        cumulated = np.zeros((self._segments.shape[0] + 1, weights.shape[1]))
+        np.cumsum(self._segments @ weights, axis=0, out=cumulated[1:])
+        return of_positives, weights.sum(axis=0) - of_positives, cumulated

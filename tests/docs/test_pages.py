@@ -20,7 +20,14 @@ ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in DOCS.rglob("*.md"))
 # These train networks; the others take seconds.
-SLOW = {"README.md", "docs/quickstart.md"}
+SLOW = {
+    "README.md",
+    "docs/quickstart.md",
+    *(
+        f"docs/guide/{name}.md"
+        for name in ("backbones", "members", "combiners", "search", "compression", "evaluation")
+    ),
+}
 _FENCE = re.compile(
     r"^(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -65,7 +72,7 @@ def python_calls():
         for block in blocks(page):
             if block.language == "python":
                 for node in ast.walk(block.tree()):
-                    if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("ek."):
+                    if isinstance(node, ast.Call) and re.fullmatch(r"ek(\.\w+)+", ast.unparse(node.func)):
                         yield pytest.param(node, id=f"{page}:{node.lineno}-{ast.unparse(node.func)}")
 
 

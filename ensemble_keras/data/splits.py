@@ -58,7 +58,15 @@ def make_folds(labels, *, groups=None, digests=None, cv=5, seed=0, class_names=N
 
 
 def train_test_indices(
-    labels, *, groups=None, digests=None, test_size=0.2, seed=0, class_names=None, every_class=True
+    labels,
+    *,
+    groups=None,
+    digests=None,
+    test_size=0.2,
+    seed=0,
+    class_names=None,
+    every_class=True,
+    argument="test_size",
 ):
     """Splits images into a training and a test part: stratified, groups and identical images on one side.
 
@@ -70,6 +78,7 @@ def train_test_indices(
         seed: Int.
         class_names: Sequence of names that errors use, where `labels` are indices into it.
         every_class: Boolean. Whether a class that would be on one side only is refused. Defaults to `True`.
+        argument: String, what errors call `test_size`. Defaults to `"test_size"`.
 
     Returns:
         Two int arrays of indices, each in rising order.
@@ -84,7 +93,7 @@ def train_test_indices(
     (6, 2)
     """
     if isinstance(test_size, bool) or not 0 < test_size < 1:
-        raise ValueError(f"`test_size` must be a share between 0 and 1. Received: {test_size!r}.")
+        raise ValueError(f"`{argument}` must be a share between 0 and 1. Received: {test_size!r}.")
     names, classes = _classes(labels, class_names, least=1)
     blocks = together(len(classes), groups, digests)
     side = _distribute(classes, blocks, np.array([1 - test_size, test_size]), seed)
@@ -93,7 +102,8 @@ def train_test_indices(
         if missing and every_class:
             raise ValueError(
                 f"Expected images of every class on both sides. Received: no {share} image of {', '.join(missing)} "
-                f"at test_size={test_size}. Take another test_size, more images (or groups), or leave the class out."
+                f"at {argument}={test_size}. Take another {argument}, more images (or groups), or leave the class "
+                "out."
             )
     return np.flatnonzero(side == 0), np.flatnonzero(side == 1)
 

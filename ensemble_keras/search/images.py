@@ -97,6 +97,11 @@ def search_images(x, y, *, input_shape, classes=None):
     height, width, channels = input_shape
     names = None
     if isinstance(x, ImageDataset):
+        if channels != 3:
+            raise ValueError(
+                f"An ImageDataset has images of three channels. Received: a space of {tuple(input_shape)}. Give the "
+                "space three channels, or arrays."
+            )
         if y is None:
             y, names = x.labels, x.class_names
         x = x.load(image_size=(height, width))
@@ -163,12 +168,12 @@ def search_data(x, y, validation_data, *, input_shape, shares, seed):
     """
     train, classes = search_images(x, y, input_shape=input_shape)
     if validation_data is None:
-        train, validation = divided(train, shares[0], seed)
+        train, validation = divided(train, shares[0], seed, argument="validation_split")
     else:
-        given = validation_data if isinstance(validation_data, tuple) else (validation_data, None)
+        given = validation_data if isinstance(validation_data, tuple | list) else (validation_data, None)
         validation, _ = search_images(*given, input_shape=input_shape, classes=classes)
         _warn_of_leaks(train, validation)
-    selection, comparison = divided(validation, shares[1], seed, every_class=False)
+    selection, comparison = divided(validation, shares[1], seed, every_class=False, argument="comparison_split")
     return SearchData(train, selection, comparison, classes)
 
 
@@ -183,9 +188,14 @@ def _warn_of_leaks(train, validation):
         )
 
 
-def divided(images, share, seed, *, every_class=True):
+def divided(images, share, seed, *, every_class=True, argument="test_size"):
     """Returns two parts, stratified, the same picture on one side; the second holds a share of the images."""
     rows, held = train_test_indices(
-        images.labels, digests=images.digests(), test_size=share, seed=seed, every_class=every_class
+        images.labels,
+        digests=images.digests(),
+        test_size=share,
+        seed=seed,
+        every_class=every_class,
+        argument=argument,
     )
     return images[rows], images[held]

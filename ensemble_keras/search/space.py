@@ -1,5 +1,7 @@
 """Space: all networks that a search chooses from, as a KerasTuner hypermodel whose genes are declared beforehand."""
 
+import warnings
+
 import keras
 import keras_tuner
 
@@ -30,6 +32,7 @@ class HyperImageClassifier(keras_tuner.HyperModel):
     """Image classifiers of several families, as a search space for any KerasTuner tuner.
 
     Every gene is declared beforehand: `"family"`; `"<family>/<gene>"`, active with its family; and those of training.
+    KerasTuner's own tuners want TensorBoard installed where the backend is TensorFlow.
 
     Args:
         num_classes: Int, at least 2.
@@ -141,12 +144,18 @@ class HyperImageClassifier(keras_tuner.HyperModel):
             values: As in `network`.
 
         Returns:
-            String: the figure above its limit, or why the network cannot be built; or `None`.
+            String: the figure above its limit, or why the network cannot be built, which is a warning, too, if it
+            is another error than a `ValueError`; or `None`.
         """
         try:
             measured = self.measure(values)
         except ValueError as error:
             return f"The network cannot be built: {error}"
+        except Exception as error:
+            # A fault of a family costs its genomes, not the search; but nobody wants it.
+            reason = f"The network cannot be built: {type(error).__name__}: {error}"
+            warnings.warn(f"{reason} Family {values['family']!r}; see `build` of the space.", stacklevel=2)
+            return reason
         limits = {"parameters": self.max_parameters, "macs": self.max_macs}
         for name, limit in limits.items():
             if limit is not None and measured[name] > limit:

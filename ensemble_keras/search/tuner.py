@@ -642,7 +642,9 @@ class GeneticSearch(ArchitectureSearch):
 
 def _objectives(objective):
     """Returns the objective or objectives as KerasTuner's, and the name of the first."""
-    names = [objective] if isinstance(objective, str) else list(objective)
+    names = list(objective) if isinstance(objective, list | tuple) else [objective]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`objective` must be a name or a list of names. Received: {objective!r}.")
     check_choice("objective", names[0] if names else None, DIRECTIONS)
     for name in names[1:]:
         check_choice("objective", name, (*DIRECTIONS, *_COSTS))

@@ -40,7 +40,7 @@ def test_parts_are_disjoint_stratified_and_keep_equal_pictures_together(pixels):
 
 def test_validation_data_are_labelled_by_the_classes_of_the_training_images(pixels):
     y = np.array(["b", "a"] * 20)
-    data = search_data(pixels[:30], y[:30], (pixels[30:], y[30:]), input_shape=(8, 8, 1), shares=(0.2, 0.5), seed=0)
+    data = search_data(pixels[:30], y[:30], [pixels[30:], y[30:]], input_shape=(8, 8, 1), shares=(0.2, 0.5), seed=0)
     assert len(data.train) == 30
     assert len(data.selection) + len(data.comparison) == 10
     with pytest.raises(ValueError, match="not in the training data: c"):
@@ -70,6 +70,16 @@ def test_the_fingerprint_depends_on_pixels_and_labels(pixels):
 
 
 def test_what_does_not_fit_is_refused(pixels):
+    for shares, name in (
+        ((0.01, 0.5), "validation_split"),
+        ((2, 0.5), "validation_split"),
+        ((0.2, 0), "comparison_"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            search_data(pixels, np.arange(40) % 2, None, input_shape=(8, 8, 1), shares=shares, seed=0)
+    dataset = ek.ImageDataset.from_arrays(np.repeat(pixels, 3, axis=3), np.arange(40) % 2)
+    with pytest.raises(ValueError, match=r"images of three channels. Received: a space of \(8, 8, 1\)"):
+        search_images(dataset, None, input_shape=(8, 8, 1))
     with pytest.raises(ValueError, match=r"input shape \(9, 9, 1\). Received: shape \(40, 8, 8, 1\)"):
         search_images(pixels, np.arange(40) % 2, input_shape=(9, 9, 1))
     with pytest.raises(ValueError, match=r"images of shape \(n, height, width, 3\)"):

@@ -125,7 +125,7 @@ def test_a_mistake_in_the_arguments_leaves_the_folder_free_for_the_right_ones(tm
         ({"augmentation": "lihgt"}, "Did you mean 'light'?"),
         ({"class_weight": {3: 1.0}}, "names a class that is not there: 3"),
         ({"executor": 0}, "`executor` must be an int of at least 1"),
-        ({"validation_split": 1.5}, "a share between 0 and 1. Received: 1.5"),
+        ({"validation_split": 1.5}, "`validation_split` must be a share between 0 and 1. Received: 1.5"),
     ):
         with pytest.raises(ValueError, match=message):
             tuner.search(*tiny_images(), **{"epochs": 2, "verbose": 0} | wrong)

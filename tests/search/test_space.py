@@ -230,6 +230,16 @@ def test_it_serves_a_stock_tuner(counted, tmp_path, rng, monkeypatch):
         assert active_values(space_of(counted).hyperparameters(), found) == found
 
 
+def test_a_fault_of_a_family_is_a_reason_not_to_try_it_and_a_warning():
+    def build(images, values):
+        return images / values["filter"]
+
+    space = space_of(Family("faulty", {"filters": [1, 2]}, build))
+    with pytest.warns(UserWarning, match="cannot be built: KeyError: 'filter' Family 'faulty'"):
+        reason = space.refusal(space.hyperparameters().values)
+    assert reason == "The network cannot be built: KeyError: 'filter'"
+
+
 def test_a_thread_that_measures_does_not_exchange_the_network_of_another(counted, monkeypatch):
     space, built = space_of(counted), HyperImageClassifier._construct
     first = space.hyperparameters().values

@@ -378,6 +378,8 @@ def test_bad_arguments_are_refused(tmp_path):
         ArchitectureSearch(tiny_space(), objective="accuracy", **folder)
     with pytest.raises(ValueError, match="`objective` must be one of .*'macs'"):
         ArchitectureSearch(tiny_space(), objective=["val_loss", "flops"], **folder)
+    with pytest.raises(ValueError, match="`objective` must be a name or a list of names. Received: "):
+        ArchitectureSearch(tiny_space(), objective=keras_tuner.Objective("val_loss", "min"), **folder)
     with pytest.raises(ValueError, match="needs `algorithm='genetic'`"):
         ArchitectureSearch(tiny_space(), algorithm="random", parents="ensemble", **folder)
     with pytest.raises(ValueError, match="`seed` must be an int"):

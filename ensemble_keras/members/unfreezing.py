@@ -144,7 +144,8 @@ def split_where_training_starts(model):
         that tensor to the output; or `None` where training starts at the images.
     """
     tensor, steps = model.inputs[0], _steps(model)
-    first = next((i for i, (layer, _, _) in enumerate(steps) if layer.trainable_variables), None)
+    # An operation of `keras.ops`, such as the flip to BGR in a preprocessing, has no variables.
+    first = next((i for i, (layer, _, _) in enumerate(steps) if getattr(layer, "trainable_variables", ())), None)
     if first is None:
         return None
     for position in range(first):

@@ -103,3 +103,14 @@ def test_blocks_of_keras_applications():
     assert counts["MobileNetV2(alpha=0.35)"] == ["Conv_1", "Conv_1_bn"]
     assert counts["VGG16"] == ["block5_conv1", "block5_conv2", "block5_conv3"]
     assert all(name.startswith("conv5_block3") for name in counts["ResNet50"])
+
+
+def test_an_operation_before_the_first_weights_does_not_train():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.ops.flip(inputs, axis=-1))
+    backbone = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="flipped")
+    model = ek.build_member(backbone, 3)
+    bottom, top = unfreezing.split_where_training_starts(model)
+    assert not bottom.weights
+    images = pictures(4, size=8)[0].astype("float32")
+    np.testing.assert_allclose(top(bottom([images])), model(images), atol=1e-6)

@@ -19,7 +19,7 @@ from ensemble_keras.members.curves import DIRECTIONS
 from ensemble_keras.members.initialisation import reinitialised
 from ensemble_keras.members.settings import FineTuning
 from ensemble_keras.members.trainer import Trainer
-from ensemble_keras.search.evaluation import Clock, Evaluation, evaluate
+from ensemble_keras.search.evaluation import Clock, Evaluation, evaluate, one_at_a_time
 from ensemble_keras.search.family import hyperparameter
 from ensemble_keras.search.oracle import check_at_least
 from ensemble_keras.search.source import to_source
@@ -97,6 +97,7 @@ class Sparsity:
         return FineTuning(**given)
 
 
+@one_at_a_time
 def evaluate_sparse(job, sparsity):
     """Trains the network of a genome under the penalty, removes what became small, and trains what is left.
 
@@ -249,13 +250,13 @@ class SparseSearch(ArchitectureSearch):
     Args:
         hypermodel: A `HyperImageClassifier`, a space of wide networks. Its limits are theirs.
         strength: Float above 0, λ; or a sequence of such, from which the search chooses. Defaults to
-            `(1e-5, 3e-5, 1e-4)`.
+            `(3e-4, 1e-3, 3e-3)`.
         penalty: `"l1"`, `"slimming"` or `"group_lasso"`, see `ensemble_keras.compression.penalties.Penalty`; other
             penalties than the first want other strengths. Defaults to `"l1"`.
         warmup_epochs: Float, epochs over which λ rises from 0. Defaults to 1.
         threshold: Float in (0, 1). Channels go whose importance (see
             `ensemble_keras.compression.importance.channel_importance`) is at most this share of the greatest in their
-            group. Defaults to 0.1.
+            group. Defaults to 0.2.
         floor: Float in (0, 1], the share of each group's channels that stays in any case. Defaults to 0.1.
         round_to: Int, of which the widths that are left are multiples, as fast kernels like them. Defaults to 8.
         fine_tuning_epochs: Int, of the pruned network. Defaults to `None`: half of the `epochs` of `search`.
@@ -283,10 +284,10 @@ class SparseSearch(ArchitectureSearch):
         self,
         hypermodel,
         *,
-        strength=(1e-5, 3e-5, 1e-4),
+        strength=(3e-4, 1e-3, 3e-3),
         penalty="l1",
         warmup_epochs=1.0,
-        threshold=0.1,
+        threshold=0.2,
         floor=0.1,
         round_to=8,
         fine_tuning_epochs=None,

@@ -102,8 +102,8 @@ def test_teacher_and_student_see_the_same_view(rng, size):
     views = [Views("light(strength=2)", 3, 7) for _ in range(2)]
     own = dataset.load(image_size=32)
     shown = np.stack([own, *(views[0].of(own, dataset.digests(), view, 12) for view in (1, 2))], axis=1)
-    answers = [np.full((12, 3, 3), 1 / 3, "float32")]
-    lessons = Lessons([dataset], answers, views=views[1], image_size=(size, size))
+    answers = rng.dirichlet([1, 1, 1], (12, 3)).astype("float32")
+    lessons = Lessons([dataset], [answers], views=views[1], image_size=(size, size))
     rows = rng.permutation(36)
     loaded = lessons.load(rows, image_size=(size, size)).astype("float64")
     loaded = loaded.reshape(36, 32, size // 32, 32, size // 32, 3).mean(axis=(2, 4))
@@ -112,6 +112,8 @@ def test_teacher_and_student_see_the_same_view(rng, size):
         likeness = [np.corrcoef(image.ravel(), other)[0, 1] for other in shown]
         assert likeness[row] > (0.9999 if size == 32 else 0.99)
         assert np.argmax(likeness) == row
+        number, view = divmod(row, 3)
+        np.testing.assert_array_equal(lessons.labels[row], [number % 3, *answers[number, view]])
 
 
 def test_lessons_are_labels_and_answers_of_all_parts(data, teacher):
@@ -144,7 +146,12 @@ def test_the_teacher_is_asked_once_for_each_view(teacher, data, tmp_path, monkey
 
     monkeypatch.setattr("ensemble_keras.features.extraction.predict_in_batches", counted)
     validation = pictures(9, seed=2)
-    options = {"views": 3, "validation_data": validation, "store": tmp_path / "answers.sqlite"}
+    options = {
+        "views": 3,
+        "augmentation": "flip",
+        "validation_data": validation,
+        "store": tmp_path / "answers.sqlite",
+    }
     student = distil(teacher, classifier(), x, y, dataclasses.replace(QUICK, epochs=3), **options)
     assert sum(count for name, count in asked if name == teacher.name) == 3 * 60
     assert len(student.history.history["loss"]) == 3
@@ -172,14 +179,14 @@ def test_a_given_model_stays_as_it_is_and_its_copy_starts_from_its_weights(teach
 def test_a_backbone_by_name_takes_the_size_that_is_asked_for(teacher, data):
     x, y = data
     options = {"weights": None, "settings": dataclasses.replace(QUICK, epochs=1)}
-    assert distil(teacher, "CNN(filters=(4, 4))", x, y, **options).input_shape == (None, 16, 16, 3)
-    student = distil(teacher, "CNN(filters=(4, 4))", x, y, image_size=32, **options)
+    assert distil(teacher, "CNN(filters=(4,))", x, y, **options).input_shape == (None, 16, 16, 3)
+    student = distil(teacher, "CNN(filters=(4,))", x, y, image_size=32, **options)
     assert student.input_shape == (None, 32, 32, 3)
 
 
 def test_the_same_seed_gives_the_same_student(teacher, data):
     made = [
-        distil(teacher, "CNN(filters=(4, 4))", *data, weights=None, views=2, seed=seed, unlabelled=data[0][:8])
+        distil(teacher, "CNN(filters=(4,))", *data, QUICK, weights=None, views=2, augmentation="flip", seed=seed)
         for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(weights(made[0]), weights(made[1]))
@@ -199,26 +206,24 @@ def test_the_same_call_goes_on_after_a_kill(teacher, data, tmp_path):
             if epoch == 1:
                 raise KeyboardInterrupt
 
-    settings = dataclasses.replace(QUICK, epochs=4)
-    options = {"views": 2, "weights": None}
-    whole = distil(teacher, "CNN(filters=(4, 4))", *data, settings, **options)
+    settings = dataclasses.replace(QUICK, epochs=3)
+    options = {"views": 2, "augmentation": "flip", "weights": None}
+    whole = distil(teacher, "CNN(filters=(4,))", *data, settings, **options)
     with pytest.raises(KeyboardInterrupt):
-        distil(teacher, "CNN(filters=(4, 4))", *data, settings, directory=tmp_path, callbacks=[Killed()], **options)
+        distil(teacher, "CNN(filters=(4,))", *data, settings, directory=tmp_path, callbacks=[Killed()], **options)
     assert FeatureStore(tmp_path / "answers.sqlite").stats()["vectors"] == 2 * 54
     assert list((tmp_path / "units").glob("*.checkpoint.npz"))
-    again = distil(teacher, "CNN(filters=(4, 4))", *data, settings, directory=tmp_path, **options)
+    again = distil(teacher, "CNN(filters=(4,))", *data, settings, directory=tmp_path, **options)
     np.testing.assert_allclose(weights(again), weights(whole), atol=1e-6)
-    assert len(again.history.history["loss"]) == 4
+    assert len(again.history.history["loss"]) == 3
     # A finished run is read, not trained.
-    third = distil(
-        teacher, "CNN(filters=(4, 4))", *data, settings, directory=tmp_path, callbacks=[Killed()], **options
-    )
+    third = distil(teacher, "CNN(filters=(4,))", *data, settings, directory=tmp_path, callbacks=[Killed()], **options)
     np.testing.assert_array_equal(weights(third), weights(again))
 
 
 def test_a_loss_that_becomes_nan_keeps_the_best_weights_and_says_so(teacher, data, capsys):
     settings = ek.Training(epochs=3, learning_rate=1e30, batch_size=16, optimizer="sgd")
-    student = ek.distill(teacher, "CNN(filters=(4, 4))", *data, weights=None, settings=settings)
+    student = ek.distill(teacher, "CNN(filters=(4,))", *data, weights=None, settings=settings)
     assert "loss became NaN" in student.history.note
     assert student.history.note in capsys.readouterr().out
     assert np.isfinite(weights(student)).all()

@@ -47,6 +47,9 @@ class Constants:
         Args:
             model: A functional `keras.Model`.
             given: List of arrays, the constants of its inputs; `None`: no channel of them goes.
+
+        Returns:
+            List of arrays, the constants of its outputs: 0 for channels that stay, NaN for what is not known.
         """
         given = [np.zeros(len(self._trace.tensors[id(x)])) for x in model.inputs] if given is None else given
         self._values |= zip(map(id, model.inputs), given, strict=True)
@@ -77,9 +80,12 @@ class Constants:
             return _activated(layer, values + _bias(layer))
         if isinstance(layer, layers.BatchNormalization):
             return _normalised(layer, inputs[0])
-        if isinstance(layer, (*_MERGING, *_ELEMENTWISE)):
-            tensors = [keras.ops.convert_to_tensor(values[None], "float32") for values in inputs]
-            return _array(layer(tensors if isinstance(layer, _MERGING) else tensors[0]))[0]
+        if isinstance(layer, layers.PReLU):
+            return np.where(inputs[0] < 0, inputs[0] * _per_channel(layer.alpha), inputs[0])
+        if isinstance(layer, (*_MERGING, *_ELEMENTWISE)) or _is_elementwise(layer):
+            rows = {id(x): _tensor(values[None]) for x, values in zip(node.input_tensors, inputs, strict=True)}
+            args, kwargs = node.arguments.fill_in(rows)
+            return _array(layer(*args, **kwargs))[0]
         return self._moved(node, inputs)
 
     def _moved(self, node, inputs):
@@ -113,7 +119,7 @@ class Constants:
 
 
 def _norms_after(model, steps):
-    """Returns the batch normalisations that alone read a tensor, by its `id`; each is called once."""
+    """Returns the batch normalisations that alone read a tensor, by its `id`; both its layers are called once."""
     times = collections.Counter(id(layer) for layer, _ in steps)
     readers = collections.Counter(id(tensor) for _, node in steps for tensor in node.input_tensors)
     readers.update(map(id, model.outputs))
@@ -121,7 +127,8 @@ def _norms_after(model, steps):
         id(tensor): layer
         for layer, node in steps
         for tensor in node.input_tensors
-        if isinstance(layer, layers.BatchNormalization) and times[id(layer)] == readers[id(tensor)] == 1
+        if isinstance(layer, layers.BatchNormalization)
+        and times[id(layer)] == times[id(tensor._keras_history[0])] == readers[id(tensor)] == 1
     }
 
 
@@ -143,11 +150,18 @@ def _is_matrix(layer):
     return isinstance(layer, layers.EinsumDense) and len(layer.kernel.shape) == 2
 
 
+def _is_elementwise(layer):
+    """Whether it is an operation of `keras.ops` that works on each channel alone: all with a rule but one."""
+    return not isinstance(layer, layers.Layer) and type(layer).__name__ != "Concatenate"
+
+
 def _bias(layer):
-    """Returns the bias of each channel, 0 without one; NaN where it differs by position."""
-    if layer.bias is None:
-        return 0.0
-    by_position = _array(layer.bias).reshape(-1, layer.bias.shape[-1])
+    return 0.0 if layer.bias is None else _per_channel(layer.bias)
+
+
+def _per_channel(variable):
+    """Returns what a variable holds for each channel; NaN where that differs by position."""
+    by_position = _array(variable).reshape(-1, variable.shape[-1])
     return np.where(np.ptp(by_position, axis=0) == 0, by_position[0], np.nan)
 
 
@@ -159,7 +173,11 @@ def _normalised(layer, values):
 
 
 def _activated(layer, values):
-    return _array(layer.activation(keras.ops.convert_to_tensor(values, "float32")))
+    return _array(layer.activation(_tensor(values)))
+
+
+def _tensor(values):
+    return keras.ops.convert_to_tensor(values, "float32")
 
 
 def _array(variable):

@@ -74,10 +74,13 @@ def agree(model, narrow):
     np.testing.assert_allclose(found, expected, atol=1e-5 * max(np.abs(expected).max(), 1))
 
 
-@pytest.mark.parametrize("family", list_families())
-@pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=() if seed == 0 else pytest.mark.slow) for seed in range(4)]
-)
+def quick(names, all_names):
+    """All names as parameters, those that are not quick marked as slow."""
+    return [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in all_names]
+
+
+@pytest.mark.parametrize("family", quick(["mobilenet", "transformer", "recurrent"], list_families()))
+@pytest.mark.parametrize("seed", quick([0], range(4)))
 def test_a_searched_network_without_its_silent_channels_says_the_same(family, seed):
     family = get_family(family)
     genome = random_genome(family, np.random.default_rng(seed))
@@ -85,7 +88,13 @@ def test_a_searched_network_without_its_silent_channels_says_the_same(family, se
     check_removal_changes_nothing(model)
 
 
-@pytest.mark.parametrize("name", ["CNN", "AlexNet(width=0.25)", "Darknet19(width=0.25)", "Darknet53(width=0.125)"])
+@pytest.mark.parametrize(
+    "name",
+    quick(
+        ["CNN", "AlexNet(width=0.25)"],
+        ["CNN", "AlexNet(width=0.25)", "Darknet19(width=0.25)", "Darknet53(width=0.125)"],
+    ),
+)
 def test_a_custom_backbone_without_its_silent_channels_says_the_same(name):
     model = ek.build_member(name, 5, image_size=32, weights=None)
     narrow = check_removal_changes_nothing(model)
@@ -187,7 +196,7 @@ def test_each_kind_of_layer_without_its_silent_channels_says_the_same(function, 
     agree(narrow, keras.saving.load_model(tmp_path / "narrow.keras"))
 
 
-@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("norm", quick([True], [True, False]))
 @pytest.mark.parametrize(
     "reader",
     [
@@ -198,6 +207,8 @@ def test_each_kind_of_layer_without_its_silent_channels_says_the_same(function, 
         pytest.param(chain(layers.DepthwiseConv2D(3), layers.ReLU(), layers.Conv2D(4, 1)), id="depthwise"),
         pytest.param(chain(layers.MaxPooling2D(), layers.Flatten(), layers.Dense(6)), id="flattened"),
         pytest.param(chain(squeezed, layers.Conv2D(3, 1)), id="squeeze and excitation"),
+        pytest.param(chain(layers.PReLU(shared_axes=(1, 2)), layers.Conv2D(3, 1)), id="PReLU"),
+        pytest.param(lambda x: layers.Conv2D(3, 1)((layers.Add()([x, x]) + x) * 0.5), id="sums and products"),
         pytest.param(
             chain(layers.Reshape((64, 8)), layers.EinsumDense("bnd,de->bne", (64, 6)), layers.Flatten()), id="einsum"
         ),
@@ -210,15 +221,20 @@ def test_constants_of_removed_channels_are_absorbed(norm, reader):
     check_removal_changes_nothing(model, roles=("kernel",))
 
 
-def test_members_and_ensembles_become_narrower_as_a_whole(tmp_path):
+@pytest.mark.parametrize("combiner", quick(["stacking"], ["voting", "stacking", "concatenation"]))
+def test_members_and_ensembles_become_narrower_as_a_whole(combiner):
     backbone = ek.build_backbone("CNN(filters=(8, 16))", input_shape=(16, 16, 3), weights=None)
     heads = [ek.build_member(backbone, 2, name=name) for name in ("a", "b")]
     other = ek.build_member("Darknet19(width=0.125)", 2, image_size=16, weights=None)
-    for combiner in (ek.SoftVoting(), ek.StackedMetaLearner(2, units=(8,)), ek.ConcatenateDense(2, units=(8,))):
-        model = ek.build_ensemble([*heads, other], combiner, test_time_augmentation="horizontal_flip")
-        narrow = check_removal_changes_nothing(model)
-        assert narrow.count_params() < 0.5 * model.count_params()
-        assert [layer.name for layer in narrow.layers] == [layer.name for layer in model.layers]
+    combiner = {
+        "voting": ek.SoftVoting,
+        "stacking": lambda: ek.StackedMetaLearner(2, units=(8,)),
+        "concatenation": lambda: ek.ConcatenateDense(2, units=(8,)),
+    }[combiner]()
+    model = ek.build_ensemble([*heads, other], combiner, test_time_augmentation="horizontal_flip")
+    narrow = check_removal_changes_nothing(model)
+    assert narrow.count_params() < 0.5 * model.count_params()
+    assert [layer.name for layer in narrow.layers] == [layer.name for layer in model.layers]
 
 
 def test_a_copy_without_removals_is_equal_and_shares_nothing():
@@ -237,6 +253,15 @@ def test_an_adapted_normalisation_keeps_its_statistics(rng):
     normalisation = layers.Normalization()
     normalisation.adapt(rng.uniform(0, 255, (20, 8, 8, 3)))
     check_removal_changes_nothing(network(chain(normalisation, conv(4))))
+
+
+def test_a_convolution_that_a_norm_and_another_layer_read_takes_the_constant_once():
+    def build(x):
+        shared = layers.Conv2D(4, 1, use_bias=False)
+        x = layers.ReLU()(conv(8)(x))
+        return layers.Add()([layers.BatchNormalization()(shared(x)), shared(x)])
+
+    check_removal_changes_nothing(network(build), roles=("kernel",))
 
 
 def test_frozen_layers_stay_frozen_and_the_random_state_is_the_users():

@@ -331,7 +331,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         self.card_["conformal"] = dataclasses.asdict(fit_conformal(probabilities, labels, **options))
         return self
 
-    def choose_operating_point(self, *, min_sensitivity=None, min_specificity=None, positive=None):
+    def choose_operating_point(self, *, min_sensitivity=None, min_specificity=None, confidence=None, positive=None):
         """Chooses, on out-of-fold predictions, from which probability on an image is of the positive of two classes.
 
         The card keeps it, as `"operating_point"`; `predict(x, operating_point=True)` takes it, and the report of
@@ -340,6 +340,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         Args:
             min_sensitivity: As in `ensemble_keras.choose_operating_point`.
             min_specificity: As there. Without either, Youden's index decides.
+            confidence: As there.
             positive: The positive class, as in `classes_`. Defaults to the second of them.
 
         Returns:
@@ -353,8 +354,14 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"An operating point is of two classes. Received: {len(self.classes_)} classes.")
         classes = self.classes_.tolist()
         index = 1 if positive is None else classes.index(check_choice("positive", positive, classes))
-        options = {"min_sensitivity": min_sensitivity, "min_specificity": min_specificity, "positive": index}
-        point = choose_operating_point(self.ensemble_out_of_fold_, self._labels, **options)
+        point = choose_operating_point(
+            self.ensemble_out_of_fold_,
+            self._labels,
+            min_sensitivity=min_sensitivity,
+            min_specificity=min_specificity,
+            confidence=confidence,
+            positive=index,
+        )
         self.card_["operating_point"] = dataclasses.asdict(point)
         return point
 

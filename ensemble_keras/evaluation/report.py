@@ -391,10 +391,13 @@ class EvaluationReport:
         found = self.prediction_sets.loc["all"]
         if found["high"] >= self._conformal.coverage:
             return ""
+        promised, coverage, low, high = (
+            f"{100 * share:.1f} %" for share in (self._conformal.coverage, *found[["coverage", "low", "high"]])
+        )
         return (
-            f"Prediction sets promised to hold the true class of {self._conformal.coverage:.1%} of the images, and "
-            f"hold it of {found['coverage']:.1%} here (95 % interval {found['low']:.1%} to {found['high']:.1%}): the "
-            "promise is for images from the distribution that they were fitted on."
+            f"Prediction sets promised to hold the true class of {promised} of the images, and hold it of {coverage} "
+            f"here (95 % interval {low} to {high}): the promise is for images from the distribution that they were "
+            "fitted on."
         )
 
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ensemble_keras.evaluation.plots import BLUE, COLORS, VERMILLION, legend_below, own_axes, shortened
 from ensemble_keras.measures.metrics import check_class_indices
-from ensemble_keras.measures.uncertainty import risk_coverage
+from ensemble_keras.measures.uncertainty import area_under_risk_coverage, risk_coverage
 
 
 def plot_risk_coverage(probabilities, y, ax=None, *, threshold=None):
@@ -16,7 +16,8 @@ def plot_risk_coverage(probabilities, y, ax=None, *, threshold=None):
 
     Args:
         probabilities: Array `(n, num_classes)`, or p of class 1, `(n,)`; drawn with its 95 % interval. Or a dict from
-            names to such arrays, up to six, drawn without.
+            names to such arrays, up to six, drawn without; the legend has the area under the curve of their errors
+            (AURC, 0 is best).
         y: Class indices of shape `(n,)`.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
         threshold: Float, a confidence below which nothing is answered: where it lies is marked. Defaults to `None`.
@@ -33,19 +34,19 @@ def plot_risk_coverage(probabilities, y, ax=None, *, threshold=None):
     >>> ek.plot_risk_coverage(p, p.argmax(axis=1)).get_xlabel()
     'images answered in %'
     """
-    tables = probabilities if isinstance(probabilities, dict) else {"accuracy, 95 % interval": probabilities}
+    several = isinstance(probabilities, dict)
+    tables = probabilities if several else {"accuracy, 95 % interval": probabilities}
     if len(tables) > len(COLORS):
         raise ValueError(f"`probabilities` must hold at most {len(COLORS)} tables. Received: {len(tables)}.")
     curves = {name: risk_coverage(p, y) for name, p in tables.items()}
     ax = own_axes(ax, (5.4, 3.6 + 0.2 * len(curves)))
     for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
-        if tables is not probabilities:
-            ax.fill_between(
-                100 * curve["coverage"], 100 * curve["low"], 100 * curve["high"], color=color, alpha=0.2, linewidth=0
-            )
-        ax.plot(
-            100 * curve["coverage"], 100 * curve["accuracy"], color=color, linewidth=1.6, label=shortened(name, 40)
-        )
+        shares, label = 100 * curve["coverage"], name
+        if several:
+            label = f"{shortened(name, 30)}, AURC {area_under_risk_coverage(tables[name], y):.4f}"
+        else:
+            ax.fill_between(shares, 100 * curve["low"], 100 * curve["high"], color=color, alpha=0.2, linewidth=0)
+        ax.plot(shares, 100 * curve["accuracy"], color=color, linewidth=1.6, label=label)
         answered = curve[curve["threshold"] >= threshold] if threshold is not None else curve[:0]
         if len(answered):
             at = answered.iloc[-1]
@@ -86,9 +87,8 @@ def plot_set_sizes(sets, y, ax=None):
     columns = np.arange(sizes.max() + 1)
     good, bad = (100 * np.bincount(sizes[rows], minlength=len(columns)) / len(y) for rows in (held, ~held))
     ax = own_axes(ax, (4.6, 3.4))
-    ax.bar(columns, good, color=BLUE, width=0.8, label=f"with the true class: {held.mean():.0%}".replace("%", " %"))
-    label = f"without: {1 - held.mean():.0%}".replace("%", " %")
-    ax.bar(columns, bad, bottom=good, color=VERMILLION, width=0.8, label=label)
+    ax.bar(columns, good, color=BLUE, width=0.8, label=f"with the true class: {100 * held.mean():.0f} %")
+    ax.bar(columns, bad, bottom=good, color=VERMILLION, width=0.8, label=f"without: {100 - 100 * held.mean():.0f} %")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("classes in the set")
     ax.set_ylabel("images in %")

@@ -76,7 +76,8 @@ def risk_coverage(probabilities, y, *, certainty=None, confidence=0.95):
         y: Class indices of shape `(n,)`.
         certainty: Array `(n,)`, higher where a prediction is surer, `-entropy`, say. Defaults to `None`: the highest
             probability of each row.
-        confidence: Coverage of Wilson's intervals of accuracy, pointwise. Defaults to 0.95.
+        confidence: Coverage of Wilson's intervals of accuracy, point by point; images count as independent. Defaults
+            to 0.95.
 
     Returns:
         A `pandas.DataFrame`, from the few surest images to all: `threshold` (images at least as sure are answered),
@@ -156,8 +157,8 @@ def abstention_threshold(probabilities, y, *, accuracy=None, coverage=None):
     reached = np.flatnonzero(curve["accuracy"] >= accuracy)
     if not len(reached):
         raise ValueError(
-            f"No share of these images is answered with an accuracy of {accuracy:g}: of the surest "
-            f"{curve['coverage'][curve['accuracy'].idxmax()]:.1%}, {curve['accuracy'].max():.1%} are right."
+            f"No share of these images is answered with an accuracy of {accuracy:g}. The highest is "
+            f"{curve['accuracy'].max():.3f}."
         )
     return float(curve["threshold"][reached[-1]])
 

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from ensemble_keras.evaluation.uncertainty_plots import plot_risk_coverage, plot_set_sizes
-from ensemble_keras.measures.uncertainty import risk_coverage
+from ensemble_keras.measures.uncertainty import area_under_risk_coverage, risk_coverage
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def test_several_curves_are_told_apart(table):
     given = Figure().add_subplot()
     ax = plot_risk_coverage({"one": p, "all of them": p**2 / (p**2).sum(axis=1, keepdims=True)}, y, given)
     assert ax is given
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "all of them"]
+    areas = [area_under_risk_coverage(q, y) for q in (p, p**2 / (p**2).sum(axis=1, keepdims=True))]
+    expected = [f"{name}, AURC {area:.4f}" for name, area in zip(("one", "all of them"), areas, strict=True)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == expected
     assert len({line.get_color() for line in ax.lines}) == 2
     assert not ax.collections
     with pytest.raises(ValueError, match="at most 6 tables. Received: 7"):

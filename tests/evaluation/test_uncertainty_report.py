@@ -59,7 +59,7 @@ def test_a_promise_that_does_not_hold_here_is_said(rng):
     conformal = fit_conformal(*sample(rng, strength=3))
     p, y = sample(rng, strength=0.5)
     [note] = EvaluationReport.from_predictions(y, p, conformal=conformal).notes
-    assert note.startswith("Prediction sets promised to hold the true class of 90.0% of the images, and hold it of ")
+    assert note.startswith("Prediction sets promised to hold the true class of 90.0 % of the images, and hold it of ")
 
 
 def test_members_tell_what_they_disagree_on(rng, new):

@@ -1,9 +1,9 @@
-"""What models of one problem cost and what they are worth: members, ensemble, cascade, student, quantised ones.
+"""What models of one problem cost and what they are worth: members, ensemble, cascade, student, pruned, quantised.
 
     KERAS_HOME=copy-of-shared/keras_home python benchmarks/sizes.py --shared ../shared
 
 CIFAR-10, the ensemble and the student of `distillation.py` (with its `--directory`, that run's student); all are
-timed in turns.
+timed in turns. The pruned student is the student with half of its multiply-accumulates, at least, taken away.
 """
 
 import argparse
@@ -63,11 +63,18 @@ def subjects(fitted, train, student, folder):
         "ensemble, concatenated": fitted.model_,
         **votes(fitted, train.labels, card),
         "student, distilled": student,
+        "student, pruned": pruned(student, train),
         "ensemble, float16 file": folder / "ensemble.keras",
         "student, float16 file": folder / "student.keras",
         "ensemble, int8": ek.quantize_model(fitted.model_),
         "student, int8": ek.quantize_model(student),
     }
+
+
+def pruned(student, train):
+    """Returns the student with fewer channels."""
+    settings = ek.FineTuning(epochs=2, learning_rate=1e-3, batch_size=64)
+    return ek.prune_model(student, train, remove_macs=0.5, settings=settings, verbose=0)
 
 
 def votes(fitted, y, card):

@@ -31,7 +31,7 @@ def distill(
     x,
     y=None,
     *,
-    temperature=4.0,
+    temperature=2.0,
     alpha=0.1,
     settings=None,
     views=1,
@@ -70,7 +70,7 @@ def distill(
         x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
         y: Labels `(n,)`: class indices, or names, whose sorted order is the ensemble's. Not needed with a labelled
             `ImageDataset`.
-        temperature: Float above 0, T. Defaults to 4.
+        temperature: Float above 0, T. Defaults to 2.
         alpha: Float in [0, 1], the weight of the labels; unlabelled images have none. Defaults to 0.1.
         settings: `Training`, or `FineTuning`, under which a new head is first solved on the frozen backbone. An epoch
             goes over all views of all images. Defaults to `Training()`.

@@ -129,3 +129,25 @@ def write_class_folders(folder):
         path = folder / ("train" if i < 24 else "test") / ("NORMAL", "PNEUMONIA")[label] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
+
+
+def paragraphs(page):
+    """Yields `(text, results)`: what stands between two mentions of saved results, and the files mentioned."""
+    text = (ROOT / page).read_text()
+    for part in re.split(r"\n\n(?=#)", text):
+        files = re.findall(r"`(benchmarks/results/\w+\.md)`", part)
+        yield part, files
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_scripts_results_and_examples_that_a_page_names_exist(page):
+    named = re.findall(r"`((?:benchmarks|examples)/[\w/]+\.\w+)`", (ROOT / page).read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_figures_of_how_it_works_stand_in_the_saved_results_that_it_names():
+    for part, files in paragraphs("docs/how-it-works.md"):
+        saved = "".join((ROOT / file).read_text() for file in files)
+        # Figures with a decimal point; not names with numbers in them, such as MobileNetV2(alpha=0.35).
+        figures = re.findall(r"(?<![=\w.])[+-]?\d+\.\d+(?![\w.]*\))", re.sub(r"\w+\(alpha=[\d.]+\)", "", part))
+        assert [figure for figure in figures if figure not in saved] == []

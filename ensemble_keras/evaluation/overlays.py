@@ -1,19 +1,21 @@
 """Overlays: explanations drawn over the images that they are of."""
 
+import textwrap
+
 import keras
 import matplotlib
 import numpy as np
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
+from matplotlib.colors import ListedColormap
 
 from ensemble_keras._validation import check_images
-from ensemble_keras.evaluation.plots import INK, shortened
+from ensemble_keras.evaluation.plots import INK, _ShownFigure
 
 
 def overlay(images, maps, *, alpha=0.5, colormap="viridis"):
     """Draws maps over images, each as strongly as it is there: where a map is 0, the image is as it was.
 
-    A map is drawn relative to its own largest value; below 0 it counts as 0.
+    A map is drawn relative to its own largest value, however small that is; below 0 it counts as 0.
 
     Args:
         images: Array `(n, height, width, 3)` with values in [0, 255]; grey ones may have one channel.
@@ -55,7 +57,8 @@ def plot_explanations(images, maps, *, titles=None, alpha=0.5, colormap="viridis
             has a colour bar.
 
     Returns:
-        Array of axes `(n, 1 + explanations)`, the images as they are in its first column.
+        Array of axes `(n, 1 + explanations)`, the images as they are in its first column. In a notebook
+        `axes[0, 0].figure` shows itself.
 
     Raises:
         ValueError: If images, maps, titles or axes are not as described.
@@ -79,16 +82,20 @@ def plot_explanations(images, maps, *, titles=None, alpha=0.5, colormap="viridis
             ax.imshow(np.rint(pictures[row]).astype("uint8"))
             ax.set_axis_off()
             text = name if own is None else own if row == 0 else ""
-            ax.set_title(shortened(text, 28), fontsize=9, color=INK, parse_math=False)
+            ax.set_title(textwrap.fill(text, 28), fontsize=9, color=INK, parse_math=False)
     return axes
 
 
 def _grid(images, explanations, colormap):
     height, width = images.shape[1:3]
-    across, down = 2.2 * (1 + explanations), 2.2 * height / width + 0.25
-    figure = Figure(figsize=(across + 0.7, down * len(images)), facecolor="white", layout="constrained")
+    size = (2.2 * (1 + explanations) + 0.8, (2.2 * height / width + 0.45) * len(images))
+    figure = _ShownFigure(figsize=size, facecolor="white", layout="constrained")
     axes = figure.subplots(len(images), 1 + explanations, squeeze=False)
-    bar = figure.colorbar(ScalarMappable(cmap=colormap), ax=axes, shrink=min(1, 2 / len(images)), aspect=15, pad=0.02)
+    # It fades as the overlays do.
+    colors = matplotlib.colormaps.get_cmap(colormap)(np.linspace(0, 1, 256))
+    colors[:, 3] = np.linspace(0, 1, 256)
+    mappable = ScalarMappable(cmap=ListedColormap(colors))
+    bar = figure.colorbar(mappable, ax=axes, shrink=min(1, 2 / len(images)), aspect=15, pad=0.02)
     bar.set_ticks([0, 1], labels=["none", "most"])
     bar.set_label("evidence for the class", color=INK, fontsize=9)
     bar.ax.tick_params(labelsize=9, labelcolor=INK, length=0)

@@ -44,13 +44,14 @@ def untrained(job):
 
 
 class KillOnce(keras.callbacks.Callback):
-    """Kills the first process that trains; the file `marker` says that it was done."""
+    """Kills the first process that begins so many epochs of one trial; the file `marker` says that it was done."""
 
-    def __init__(self, marker):
+    def __init__(self, marker, epochs=1):
         super().__init__()
-        self.marker = pathlib.Path(marker)
+        self.marker, self.epochs = pathlib.Path(marker), epochs
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not self.marker.exists():
+        self.epochs -= 1
+        if self.epochs <= 0 and not self.marker.exists():
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -38,7 +38,8 @@ class SparseEvaluation(Evaluation):
         history: Of the wide network, which trained under the penalty.
         found: Dict with `"architecture"` (the narrow network as Keras' JSON), `"costs"` (its parameters and
             multiply-accumulates), `"way"` (`"pruned"` or `"scratch"`: where its weights come from), and, by way,
-            `"figures"` and `"curves"`; or `None` for a trial that was stopped early, whose network stays wide.
+            `"figures"` (empty where no epoch gave a number) and `"curves"`; or `None` for a trial that was stopped
+            early, whose network stays wide.
     """
 
     found: dict | None = None
@@ -50,8 +51,9 @@ class SparseEvaluation(Evaluation):
         wide = {"wide_val_accuracy": self.history["val_accuracy"][-1]}
         if self.found is None:
             return super().figures() | wide
-        by_way = {f"{way}_val_accuracy": own["val_accuracy"] for way, own in self.found["figures"].items()}
-        return self.found["figures"][self.found["way"]] | wide | by_way
+        figures = self.found["figures"]
+        by_way = {f"{way}_val_accuracy": own["val_accuracy"] for way, own in figures.items() if own}
+        return figures[self.found["way"]] | wide | by_way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +114,7 @@ def evaluate_sparse(job, sparsity):
         FloatingPointError: If the loss became NaN.
         MemoryError: If not even one image at a time fits.
         TrialTimeoutError: If it took longer than `max_seconds`.
-        ValueError: If the network has layers that are not Keras' own, or none with channels that can be removed.
+        ValueError: If the network has layers that are not Keras' own, or nothing that the penalty makes small.
     """
     start = time.perf_counter()
     wide = evaluate(job, penalty=sparsity.penalty_of(job.values))
@@ -164,7 +166,7 @@ def _trained(network, settings, job, way, start):
     checkpoint = job.checkpoint and job.checkpoint.with_stem(f"{job.checkpoint.stem}-{way}")
     result = trainer.run(job.train, job.selection, seed=job.seed, checkpoint=checkpoint)
     curves, best = result.history, int(result.best_epoch)
-    # Fine-tuning may end where it began; from random weights, no epoch may have given a number.
+    # Fine-tuning may end where it began.
     figures = {name: curves[name][best - 1] for name in DIRECTIONS} if best else result.start
     predictions = np.concatenate([images.predict(network) for images in (job.selection, job.comparison)])
     return _Result(network, best, figures, curves, predictions)
@@ -211,7 +213,7 @@ class SparseSpace(HyperImageClassifier):
     """
 
     def __init__(self, space, strengths):
-        self._wide, self._strengths = space, tuple(strengths)
+        self._wide, self._strengths = space, tuple(dict.fromkeys(map(float, strengths)))
         super().__init__(
             space.num_classes,
             space.input_shape,

@@ -2,9 +2,10 @@ import pickle
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from contracts import assert_stock_only
-from tiny_search import tiny_images
+from tiny_search import KillOnce, tiny_images
 
 from ensemble_keras.measures.macs import count_macs
 from ensemble_keras.search import sparse as sparse_module
@@ -108,6 +109,17 @@ def test_another_penalty_or_fine_tuning_is_another_search(searched):
     folder = searched.oracle.folder.parent
     with pytest.raises(ValueError, match=r"trained otherwise \(sparsity.fine_tuning_epochs"):
         sparse_search(folder, fine_tuning_epochs=1).search(*tiny_images(), epochs=2, verbose=0)
+
+
+@pytest.mark.slow
+def test_a_kill_while_a_narrow_network_trains_changes_nothing(searched, tmp_path):
+    # Two epochs of the wide network, one of the pruned one: the fourth is of the one from scratch.
+    killer = KillOnce(tmp_path / "killed", epochs=4)
+    tuner = sparse_search(tmp_path, keep=1, ensemble_size=1)
+    tuner.search(*tiny_images(), epochs=2, executor=1, callbacks=[killer], verbose=0)
+    assert killer.marker.exists()
+    expected, found = (one.leaderboard().drop(columns="seconds") for one in (searched, tuner))
+    pd.testing.assert_frame_equal(found, expected)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ class PublicNames(griffe.Extension):
 
 def on_page_markdown(markdown, page, **kwargs):
     """MkDocs calls this for every page: `ek.name` becomes a link, outside headings and code blocks."""
-    return linked(markdown, r"ek\.(?P<name>\w+(?:\.\w+)?)(?:\(\))?")
+    return linked(markdown, r"ek\.(?P<name>\w+(?:\.\w+)?)")
 
 
 def home_of(file):
@@ -62,8 +62,7 @@ def linked(text, pattern):
     """Returns Markdown in which inline code that is a public name links to its description."""
 
     def link(match):
-        name = match["name"]
-        path = public_paths().get(name) or public_paths().get(f"search.{name}")
+        path = _path(match["name"])
         return f"[{match[0]}][{path}]" if path else match[0]
 
     code = re.compile(rf"(?<![\[`])`{pattern}`(?![\]`])")
@@ -72,6 +71,15 @@ def linked(text, pattern):
         parts += [_outside_headings(code, link, text[end : fence.start()]), fence[0]]
         end = fence.end()
     return "".join([*parts, _outside_headings(code, link, text[end:])])
+
+
+def _path(name):
+    """Returns the path of a public name, of one of the search, or of a method of either; `None` for other words."""
+    paths = public_paths()
+    if found := paths.get(name) or paths.get(f"search.{name}"):
+        return found
+    owner, _, method = name.rpartition(".")
+    return f"{paths[owner]}.{method}" if owner in paths else None
 
 
 def _outside_headings(code, link, text):

@@ -25,7 +25,7 @@ SLOW = {
     "docs/quickstart.md",
     *(
         f"docs/guide/{name}.md"
-        for name in ("backbones", "members", "combiners", "search", "compression", "evaluation")
+        for name in ("backbones", "members", "combiners", "search", "compression", "evaluation", "explanations")
     ),
 }
 _FENCE = re.compile(

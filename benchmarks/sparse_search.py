@@ -3,11 +3,12 @@
     python benchmarks/sparse_search.py --shared ../shared
 
 Both search the same space by the same algorithm. `SparseSearch` runs its trials; the plain search then gets one trial
-after another until its trainings have taken as long. Fronts are of the images that choose trials, and their accuracy
-is told on others, which chose nothing.
+after another until its trainings have taken as many multiply-accumulates, which is the same on any machine. Fronts
+are of the images that choose trials, and their accuracy is told on others, which chose nothing.
 """
 
 import argparse
+import math
 import tempfile
 
 import _cifar10 as cifar10
@@ -45,9 +46,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", default="../shared", help="folder with data/cifar10")
     parser.add_argument("--name", default="sparse_search", help="of the saved table (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=12, help="of the sparse search (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=10, help="of the sparse search (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--images", type=int, default=3000, help="training images (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=2500, help="training images (default: %(default)s)")
     parser.add_argument("--held", type=int, default=4000, help="validation images (default: %(default)s)")
     parser.add_argument("--output", help="folder for the searches, kept (default: a temporary one)")
     options = parser.parse_args()
@@ -61,7 +62,7 @@ def main():
 
 
 def search(options, folder):
-    """Returns both searches, which took equally long."""
+    """Returns both searches, which took as much work."""
     (x, y), _, _ = cifar10.load(options.shared)
     images, held = x[: options.images], x[-options.held :]
     data = {"validation_data": (held, y[-options.held :]), "epochs": options.epochs}
@@ -69,13 +70,20 @@ def search(options, folder):
     shared = {"objective": ["val_accuracy", "macs"], "halving": None, "directory": folder}
     sparse = ek.search.SparseSearch(space, max_trials=options.trials, project_name="sparse", **shared)
     sparse.search(images, y[: options.images], **data)
-    seconds, trials = sparse.leaderboard()["seconds"].sum(), 0
+    budget, trials = work(sparse.leaderboard(), options.epochs), 0
     while True:
         trials += 1
         plain = ek.search.ArchitectureSearch(space, max_trials=trials, project_name="plain", **shared)
         plain.search(images, y[: options.images], **data, verbose=0)
-        if plain.leaderboard()["seconds"].sum() >= seconds:
+        if work(plain.leaderboard(), options.epochs) >= budget:
             return sparse, plain
+
+
+def work(table, epochs):
+    """Returns the multiply-accumulates of all epochs of all trials, for one image in each."""
+    done = epochs * (table["wide_macs"] if "wide_macs" in table else table["macs"]).sum()
+    # Pruned and fine-tuned for half of the epochs, and trained from scratch.
+    return done + (math.ceil(epochs / 2) + epochs) * table["macs"].sum() if "wide_macs" in table else done
 
 
 def found(tuner):
@@ -113,8 +121,9 @@ def notes(options, tables):
     return [
         f"{options.images:,} training images, {options.epochs} epochs, one run; {options.held // 2:,} images choose, "
         f"as many others tell the accuracy: a standard error of it is {error:.1f} points at most",
-        f"sparse: {len(sparse)} trials in {sparse['seconds'].sum():.0f} s; plain: {len(plain)} trials in "
-        f"{plain['seconds'].sum():.0f} s of training",
+        f"sparse: {len(sparse)} trials, {work(sparse, options.epochs) / 1e9:.2f} G multiply-accumulates of training "
+        f"for each image, {sparse['seconds'].sum():.0f} s; plain: {len(plain)} trials, "
+        f"{work(plain, options.epochs) / 1e9:.2f} G, {plain['seconds'].sum():.0f} s",
         f"of the wide networks' multiply-accumulates {100 * share.median():.0f} % were left (median; "
         f"{100 * share.min():.0f} to {100 * share.max():.0f} %)",
         f"trained from scratch against pruned and fine-tuned: {gains.mean():+.1f} points on average "

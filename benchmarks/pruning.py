@@ -29,11 +29,11 @@ HEADER = ["seed", "what", "test accuracy", "parameters", "multiply-accumulates",
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", default="../shared", help="folder with data/cifar10")
-    parser.add_argument("--images", type=int, default=10000, help="training images (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=6000, help="training images (default: %(default)s)")
     parser.add_argument("--tests", type=int, default=10000, help="test images (default: %(default)s)")
     parser.add_argument("--filters", type=int, default=16, help="of the first block (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=12, help="of the network (default: %(default)s)")
-    parser.add_argument("--more-epochs", type=int, default=6, help="with the penalty, and after it, each")
+    parser.add_argument("--epochs", type=int, default=10, help="of the network (default: %(default)s)")
+    parser.add_argument("--more-epochs", type=int, default=5, help="with the penalty, and after it, each")
     parser.add_argument("--penalty", default="slimming", help="as in prune_model (default: %(default)s)")
     parser.add_argument("--strength", type=float, help="λ; defaults to prune_model's")
     parser.add_argument("--seeds", type=int, default=3)
@@ -42,7 +42,13 @@ def main(arguments=None):
     if options.quick:
         options.images, options.tests, options.seeds, options.epochs, options.more_epochs = 300, 300, 1, 2, 1
     sets = data(options)
-    runs = [run(sets, options, seed) for seed in range(options.seeds)]
+    runs = []
+    for seed in range(options.seeds):
+        runs.append(run(sets, options, seed))
+        save(runs, sets, options)
+
+
+def save(runs, sets, options):
     rows = [[seed, *row] for seed, figures in enumerate(runs) for row in rows_of(figures)]
     save_table(
         f"pruning{'_quick' if options.quick else ''}",

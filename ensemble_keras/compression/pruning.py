@@ -1,5 +1,7 @@
 """Pruning: train with a penalty that empties channels, rebuild the network without them, and fine-tune it."""
 
+import dataclasses
+
 import numpy as np
 
 from ensemble_keras._validation import check_choice, check_seed
@@ -9,10 +11,13 @@ from ensemble_keras.compression.penalties import Penalty
 from ensemble_keras.compression.savings import Savings
 from ensemble_keras.compression.slicing import remove_channels
 from ensemble_keras.data.sampling import SAMPLINGS
+from ensemble_keras.features.keys import model_fingerprint
 from ensemble_keras.measures.macs import count_macs
+from ensemble_keras.members.fine_tuning import as_history
 from ensemble_keras.members.settings import FineTuning, as_training
-from ensemble_keras.members.trainer import Trainer
+from ensemble_keras.members.trainer import Trainer, result_arrays, weight_arrays, weights_of
 from ensemble_keras.members.training_data import training_data
+from ensemble_keras.runs import Run
 
 # λ of each penalty where none is given: what took a small network to the default target without loss.
 _STRENGTHS = {"slimming": 1e-3, "l1": 1e-5, "group_lasso": 1e-4}
@@ -37,6 +42,7 @@ def prune_model(
     class_weight=None,
     groups=None,
     sampling=None,
+    directory=None,
     devices=None,
     callbacks=(),
     seed=0,
@@ -75,13 +81,16 @@ def prune_model(
         class_weight: As in `fine_tune`.
         groups: As in `fine_tune`.
         sampling: As in `fine_tune`.
+        directory: Folder that keeps the state after every epoch, so that the same call goes on after a kill. Defaults
+            to `None`: nothing is kept.
         devices: As in `fine_tune`.
         callbacks: As in `fine_tune`, in both trainings.
         seed: Int. Of the split, the order of images, augmentation. Defaults to 0.
         verbose: 0 shows nothing. Defaults to 1: progress, and what it cost before and after.
 
     Returns:
-        A new, narrower `keras.Model` with the names of `model`, not compiled.
+        A new, narrower `keras.Model` with the names of `model`, not compiled. Its attribute `history` is what
+        `fine_tune` returns, of the training after it was rebuilt.
 
     Raises:
         ValueError: If an argument, image or label is not as described, no channel can be removed, or not as many as
@@ -125,13 +134,36 @@ def prune_model(
         "seed": seed,
         "verbose": verbose,
     }
-    sparse = remove_channels(model, {})
-    Trainer(sparse, settings, penalty=term, **options).run(images, None, seed=seed)
-    narrow = remove_channels(sparse, least_important(sparse, penalty, target, widths))
-    Trainer(narrow, fine_tuning, **options).run(images, validation, seed=seed)
+    sparse = Trainer(remove_channels(model, {}), settings, penalty=term, **options)
+    start = {"model": model_fingerprint(model), "data": images.fingerprint(), "seed": seed, **sparse.depends_on()}
+    with Run(directory, {"model": model.name, "seed": seed, **sparse.depends_on(), "target": target}) as run:
+        _trained(run, f"{model.name} sparse", sparse, images, None, start)
+        narrow = remove_channels(sparse.network, least_important(sparse.network, penalty, target, widths))
+        tuned = Trainer(narrow, fine_tuning, **options)
+        depends_on = {
+            "sparse": start,
+            "target": target,
+            "widths": dataclasses.asdict(widths),
+            "validation": validation and validation.fingerprint(),
+            **tuned.depends_on(),
+        }
+        narrow.history = _trained(run, f"{model.name} narrow", tuned, images, validation, depends_on)
     if verbose:
         print(_told(model, narrow))
     return narrow
+
+
+def _trained(run, name, trainer, images, validation, depends_on):
+    """Trains a network, or gives it the weights that the run has kept; returns the `History`."""
+
+    def compute():
+        result = trainer.run(images, validation, seed=trainer.seed, checkpoint=run.checkpoint(name, depends_on))
+        return result_arrays(result) | weight_arrays(trainer.network)
+
+    arrays, _ = run.unit(name, depends_on, compute)
+    trainer.release()
+    trainer.network.set_weights(weights_of(arrays))
+    return as_history(arrays)
 
 
 def least_important(model, kind, target, widths):
@@ -202,8 +234,9 @@ def _percent(shares):
 
 def _told(model, narrow):
     before, after = count_macs(model), count_macs(narrow)
+    note = f" Note: {narrow.history.note}." if narrow.history.note else ""
     return (
         f"Pruned {model.name!r}: {before.parameters:,} parameters, now {after.parameters:,} "
         f"({after.parameters / before.parameters - 1:+.0%}); {before.total:,} multiply-accumulates per image, now "
-        f"{after.total:,} ({after.total / before.total - 1:+.0%})."
+        f"{after.total:,} ({after.total / before.total - 1:+.0%}).{note}"
     )

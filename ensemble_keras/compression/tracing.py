@@ -4,9 +4,6 @@ import dataclasses
 
 import numpy as np
 
-# What an axis of a variable has to do with the channels along it.
-ROLES = ("kernel", "scale", "shift", "statistic", "reader")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelAxis:

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from search_problems import Killed
 from synthetic import pictures
 
 import ensemble_keras as ek
@@ -53,6 +54,7 @@ def test_a_pruned_network_is_small_and_as_good(penalty):
     assert narrow.count_params() <= 0.7 * model.count_params()
     assert {narrow.get_layer(f"conv{number}").filters for number in (1, 2)} <= {8, 16}
     assert narrow.name == model.name
+    assert len(narrow.history.history["val_loss"]) == 3
     test_x, test_y = pictures(120, seed=5)
     assert accuracy(narrow, test_x, test_y) >= accuracy(model, test_x, test_y) - 0.05
     for one, other in zip(model.get_weights(), before, strict=True):
@@ -75,6 +77,36 @@ def test_equal_seeds_give_equal_networks(capsys):
     assert "Pruned 'member': 3,667 parameters, now 1,259 (-66%)" in capsys.readouterr().out
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+class KillAt(keras.callbacks.Callback):
+    """Ends the process, as it were, after so many epochs of all trainings."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.left = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_killed_run_goes_on_where_it_was(epochs, tmp_path):
+    x, y = pictures(60)
+    two = ek.FineTuning(epochs=2, train_batch_norm=True)
+    options = {"settings": two, "directory": tmp_path, "verbose": 0}
+    with pytest.raises(Killed):
+        ek.prune_model(classifier(), x, y, callbacks=[KillAt(epochs)], **options)
+    counted = KillAt(100)
+    narrow = ek.prune_model(classifier(), x, y, callbacks=[counted], **options)
+    assert 100 - counted.left == 4 - epochs
+    whole = ek.prune_model(classifier(), x, y, settings=two, verbose=0)
+    for one, other in zip(narrow.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert narrow.history.history == whole.history.history
 
 
 def without_channels():

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from ensemble_keras._validation import check_choice, check_seed
-from ensemble_keras.compression.channels import channel_groups
+from ensemble_keras.compression.channels import channel_groups, trace_channels
 from ensemble_keras.compression.importance import Widths, channel_importance, channels_below
 from ensemble_keras.compression.penalties import Penalty
 from ensemble_keras.compression.savings import Savings
@@ -221,10 +221,10 @@ def _nothing_to_prune(model, kind, groups):
             f"penalty={kind!r} needs channels that pass a batch normalisation with scales. Received: {model.name!r}, "
             "which has none. Take penalty='group_lasso'."
         )
-    return (
-        f"No channel of {model.name!r} can be removed: those of its inputs and outputs stay, and so do those that a "
-        "layer looks at together, such as layer normalisation. See channel_groups(model)."
-    )
+    trace = trace_channels(model)
+    reasons = {place.path: trace.reason(place.channels[0]) for place in trace.axes if place.is_source}
+    named = "; ".join(f"of {path!r}: {reason}" for path, reason in list(reasons.items())[:5])
+    return f"No channel of {model.name!r} can be removed. Channels {named}."
 
 
 def _percent(shares):

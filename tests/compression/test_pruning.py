@@ -112,14 +112,14 @@ def test_a_killed_run_goes_on_where_it_was(epochs, tmp_path):
 def without_channels():
     images = keras.Input((16, 16, 3))
     x = layers.GlobalAveragePooling2D()(images)
-    return keras.Model(images, layers.Dense(3, "softmax")(x), name="member")
+    return keras.Model(images, layers.Dense(3, "softmax", name="predictions")(x), name="member")
 
 
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
         (classifier(norm=False), {}, "penalty='slimming' needs channels that pass a batch normalisation"),
-        (without_channels(), {"penalty": "l1"}, "No channel of 'member' can be removed"),
+        (without_channels(), {"penalty": "l1"}, r"No channel .* of 'predictions': 'predictions' \(Dense\) norm"),
         (classifier(), {"remove_macs": 0.999}, "No more than .* % of the multiply-accumulates .* lower `floor`"),
         (classifier(), {"penalty": "l2"}, "`penalty` must be one of 'slimming', 'l1', 'group_lasso'"),
         (classifier(), {"strength": 0}, "`strength` must be above 0"),

@@ -51,8 +51,14 @@ def grad_cam(model, images, *, class_index=None, layer=None, batch_size=32):
     >>> ek.grad_cam(member, np.zeros((1, 32, 32, 3), "uint8")).shape
     (1, 32, 32)
     """
-    maps, votes, _ = _grad_cams(model, images, class_index, layer, batch_size)
-    return np.einsum("nmhw,nm->nhw", maps, votes)
+    network, images, classes = _prepared(model, images, class_index, layer)
+    found = np.empty(images.shape[:3], "float32")
+
+    def keep(rows, maps, votes):
+        found[rows] = np.einsum("nmhw,nm->nhw", maps, votes)
+
+    _run(network, images, classes, batch_size, keep)
+    return found
 
 
 def member_grad_cams(model, images, *, class_index=None, layer=None, batch_size=32):
@@ -69,38 +75,43 @@ def member_grad_cams(model, images, *, class_index=None, layer=None, batch_size=
         A dict from members' names to maps `(n, height, width)`, and one to votes `(n,)`, which sum to 1 for an image,
         or are all 0 where no member votes for the class. A model that is no ensemble stands as its only member.
     """
-    maps, votes, names = _grad_cams(model, images, class_index, layer, batch_size)
-    return (
-        {name: maps[:, column] for column, name in enumerate(names)},
-        {name: votes[:, column] for column, name in enumerate(names)},
-    )
+    network, images, classes = _prepared(model, images, class_index, layer)
+    names = [one.name for one in network.explained]
+    found = np.empty((len(names), *images.shape[:3]), "float32")
+    shares = np.empty((len(names), len(images)), "float32")
+
+    def keep(rows, maps, votes):
+        found[:, rows], shares[:, rows] = maps.swapaxes(0, 1), votes.T
+
+    _run(network, images, classes, batch_size, keep)
+    return dict(zip(names, found, strict=True)), dict(zip(names, shares, strict=True))
 
 
-def _grad_cams(model, images, class_index, layer, batch_size):
-    """Returns maps `(n, members, height, width)`, votes `(n, members)` and the members' names."""
-    if not has_graph(model):
+def _prepared(model, images, class_index, layer):
+    """Returns the network that explains a model, and the images and classes it takes, checked."""
+    if not has_graph(model) or len(model.inputs) != 1:
         raise ValueError(
-            f"Grad-CAM needs a functional or built sequential model. Received: {type(model).__name__}, which has no "
-            "graph to look into. `occlusion` explains it."
+            "Grad-CAM needs a functional or built sequential model of one input. "
+            f"Received: {model!r}. `occlusion` explains one with a `call` of its own."
         )
     images = check_pixels(model, images)
-    classes = check_classes(class_index, len(images), max(model.output_shape[-1], 2))
-    network = CamNetwork(model, _layer_of(model, layer))
+    classes = check_classes(class_index, len(images), max(model.outputs[-1].shape[-1], 2))
+    return CamNetwork(model, _layer_of(model, layer)), images, classes
+
+
+def _run(network, images, classes, batch_size, keep):
+    """Calls `keep` with the rows, the maps and the votes of each batch."""
 
     def run(size):
-        maps = np.empty((len(images), len(network.explained), *images.shape[1:3]), "float32")
-        votes = np.empty(maps.shape[:2], "float32")
         for start in range(0, len(images), size):
-            # Every other shape would be compiled anew: the last batch is filled up with its first image.
+            # Every other shape would be compiled anew: the last batch is filled up with the last image.
             rows = np.minimum(np.arange(start, start + size), len(images) - 1)
-            found, share = network.predict_on_batch([images[rows], classes[rows]])
-            rows = slice(start, start + size)
-            maps[rows], votes[rows] = found[: len(maps[rows])], share[: len(maps[rows])]
-        return maps, votes
+            maps, votes = network.predict_on_batch([images[rows], classes[rows]])
+            rows = slice(start, min(start + size, len(images)))
+            keep(rows, maps[: rows.stop - start], votes[: rows.stop - start])
 
     with quietly_traced():
-        (maps, votes), _ = with_smaller_batches(run, min(batch_size, len(images)), name=f"Grad-CAM of {model.name}")
-    return maps, votes, [one.name for one in network.explained]
+        with_smaller_batches(run, min(batch_size, len(images)), name=f"Grad-CAM of {network.model.name}")
 
 
 def _layer_of(model, layer):
@@ -110,7 +121,7 @@ def _layer_of(model, layer):
     unknown = [name for name in layer if name not in member_tensors(model)]
     if unknown:
         raise ValueError(
-            f"`layer` must name members of {model.name!r}, which are {', '.join(map(repr, member_tensors(model)))}. "
+            f"`layer` must name members of {model.name!r}, which are {[*member_tensors(model)]}. "
             f"Received: {unknown[0]!r}."
         )
     return layer.get

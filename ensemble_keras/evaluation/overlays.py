@@ -91,9 +91,9 @@ def _grid(images, explanations, colormap):
     size = (2.2 * (1 + explanations) + 0.8, (2.2 * height / width + 0.45) * len(images))
     figure = _ShownFigure(figsize=size, facecolor="white", layout="constrained")
     axes = figure.subplots(len(images), 1 + explanations, squeeze=False)
-    # It fades as the overlays do.
-    colors = matplotlib.colormaps.get_cmap(colormap)(np.linspace(0, 1, 256))
-    colors[:, 3] = np.linspace(0, 1, 256)
+    # It fades as the overlays do, here into the white of the page.
+    strength = np.linspace(0, 1, 256)[:, None]
+    colors = 1 - strength * (1 - matplotlib.colormaps.get_cmap(colormap)(strength[:, 0])[:, :3])
     mappable = ScalarMappable(cmap=ListedColormap(colors))
     bar = figure.colorbar(mappable, ax=axes, shrink=min(1, 2 / len(images)), aspect=15, pad=0.02)
     bar.set_ticks([0, 1], labels=["none", "most"])

@@ -16,7 +16,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from ensemble_keras import runs
 from ensemble_keras._progress import progress_bar
-from ensemble_keras._validation import check_choice, check_seed, suggest
+from ensemble_keras._validation import check_choice, check_seed
 from ensemble_keras._version import __version__
 from ensemble_keras.data.labels import class_weights
 from ensemble_keras.executors import ProcessExecutor, check_executor, run_units
@@ -24,33 +24,25 @@ from ensemble_keras.features.keys import augmentation_key
 from ensemble_keras.members.curves import DIRECTIONS
 from ensemble_keras.members.settings import Training
 from ensemble_keras.runs import changes, fingerprint
-from ensemble_keras.search.baselines import BayesianOracle, HyperbandOracle, RandomOracle
+from ensemble_keras.search.baselines import HyperbandOracle
 from ensemble_keras.search.evaluation import Evaluation, Job, evaluate
-from ensemble_keras.search.genetic import GeneticOracle
 from ensemble_keras.search.genome import active_values
-from ensemble_keras.search.halving import SuccessiveHalving
 from ensemble_keras.search.images import search_data
-from ensemble_keras.search.local import LocalOracle
+from ensemble_keras.search.options import (
+    ALGORITHMS,
+    COSTS,
+    build_oracle,
+    check_not_of_training,
+    halving_of,
+    objectives_of,
+    shared_settings,
+)
 from ensemble_keras.search.oracle import check_at_least
 from ensemble_keras.search.records import SHORT, Records
 from ensemble_keras.search.source import write_champion
 from ensemble_keras.search.space import HyperImageClassifier
 from ensemble_keras.search.tables import lineage_text, trials_table
 from ensemble_keras.search.team import MOST_CANDIDATES, greedy_team, true_class_probabilities
-
-ALGORITHMS = {
-    "genetic": GeneticOracle,
-    "local": LocalOracle,
-    "random": RandomOracle,
-    "bayesian": BayesianOracle,
-    "hyperband": HyperbandOracle,
-}
-# Arguments of KerasTuner's tuner that say how it trains.
-_HOW_TO_TRAIN = ("optimizer", "loss", "metrics", "max_model_size", "distribution_strategy", "executions_per_trial")
-# Fields of `Training` that `search` sets by other arguments, or that nothing here goes by.
-_SET_OTHERWISE = ("epochs", "batch_size", "monitor", "validation_split")
-# What a trial reports besides the figures of its images.
-_COSTS = ("parameters", "macs")
 
 
 class ArchitectureSearch(keras_tuner.Tuner):
@@ -123,19 +115,19 @@ class ArchitectureSearch(keras_tuner.Tuner):
         check_at_least("keep", keep, 0)
         check_at_least("ensemble_size", ensemble_size, 1)
         self.seed, self.keep, self.team_size = seed, keep, ensemble_size
-        self.halving = _halving(halving)
+        self.halving = halving_of(halving)
         self._is_ours = isinstance(hypermodel, HyperImageClassifier)
         # What `search` sets.
         self.data = self._records = self._make_job = self._champion = self._end_reason = None
         self._seen = {}
-        objectives, self._figure = _objectives(objective)
+        objectives, self._figure = objectives_of(objective)
         oracle_options = dict(oracle_options or {})
         # Those that a file can hold, and of which a change is worth a warning.
         told = {name: value for name, value in oracle_options.items() if name not in ("known", "parents")}
         self._described = {"algorithm": algorithm, "objective": objective, "parents": parents} | told
         given = {"objective": objectives, "max_trials": max_trials, "seed": seed}
         if self._is_ours:
-            _check_not_of_training(tuner_options)
+            check_not_of_training(tuner_options)
             given |= {"hyperparameters": hypermodel.hyperparameters(), "refusal": hypermodel.refusal}
         elif self.halving is not None or parents == "ensemble":
             raise ValueError(
@@ -146,7 +138,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
             if algorithm != "genetic":
                 raise ValueError(f"`parents='ensemble'` needs `algorithm='genetic'`. Received: {algorithm!r}.")
             given["parents"] = self._team
-        oracle = _oracle(algorithm, given, oracle_options)
+        oracle = build_oracle(algorithm, given, oracle_options)
         with _quiet():
             super().__init__(
                 oracle,
@@ -229,7 +221,13 @@ class ArchitectureSearch(keras_tuner.Tuner):
             raise TypeError(f"`search` takes no argument {', '.join(map(repr, options))}.")
         check_executor(executor)
         data = self._images(x, y, validation_data, (validation_split, comparison_split))
-        fixed = self._settings_of_all(settings or {}, epochs, batch_size)
+        fixed = shared_settings(
+            settings or {},
+            searched=self.hypermodel.training,
+            monitor=self._figure,
+            epochs=epochs,
+            batch_size=batch_size,
+        )
         weights = class_weights(data.train.labels, data.classes, class_weight)
         augmented = augmentation_key(augmentation)
         if augmented and self.hypermodel.input_shape[2] != 3:
@@ -237,12 +235,13 @@ class ArchitectureSearch(keras_tuner.Tuner):
                 "`augmentation` takes images with three channels. Received: images of shape "
                 f"{self.hypermodel.input_shape}. Give None, or repeat grey images over three channels."
             )
+        # An optimizer is no JSON value, what tells of it is.
+        told = Training(epochs=epochs, **fixed).config()
         trained = {
             "version": __version__,
             "data": data.fingerprints(),
             "epochs": epochs,
-            # An optimizer is no JSON value, what tells of it is.
-            "settings": {name: Training(epochs=epochs, **fixed).config()[name] for name in fixed},
+            "settings": {name: told[name] for name in fixed},
             "augmentation": augmented,
             "class_weight": weights,
             "halving": self.halving and dataclasses.asdict(self.halving),
@@ -251,20 +250,19 @@ class ArchitectureSearch(keras_tuner.Tuner):
             **self._depends_on(),
         }
         self._start_records(trained, data)
-        if isinstance(executor, int | ProcessExecutor):
-            data = data.stored(self._records.images)
-        make = functools.partial(
-            Job,
-            hypermodel=self.hypermodel,
-            augmentation=augmentation,
-            class_weight=weights,
-            max_seconds=max_seconds_per_trial,
-            callbacks=tuple(callbacks),
-            **data.parts(),
-        )
-        self._make_job = functools.partial(self._job, make, fixed, epochs)
+        further = {
+            "hypermodel": self.hypermodel,
+            "augmentation": augmentation,
+            "class_weight": weights,
+            "max_seconds": max_seconds_per_trial,
+            "callbacks": tuple(callbacks),
+        }
         with runs.Run(self.project_dir, {"trained": trained, "search": self._described}), _quiet():
             runs.remove_leftovers(self._records.project)
+            if isinstance(executor, int | ProcessExecutor):
+                data = data.stored(self._records.images)
+            make = functools.partial(Job, **data.parts(), **further)
+            self._make_job = functools.partial(self._job, make, fixed, epochs)
             # What was interrupted is given out again, also where this very object was searching.
             self.oracle.reload()
             self._run(executor, workers, verbose)
@@ -290,23 +288,6 @@ class ArchitectureSearch(keras_tuner.Tuner):
         if len(data.classes) != classes:
             raise ValueError(f"The space is of {classes} classes. Received: images of {len(data.classes)}.")
         return data
-
-    def _settings_of_all(self, settings, epochs, batch_size):
-        """Returns the fields of `Training` that all trials have in common; `ValueError` before a trial is spent."""
-        known = [field.name for field in dataclasses.fields(Training) if field.name not in _SET_OTHERWISE]
-        for name in settings:
-            if name in self.hypermodel.training:
-                raise ValueError(
-                    f"`settings` must not hold {name!r}, which the space searches. Give the space "
-                    f"`training={{{name!r}: [{settings[name]!r}]}}`."
-                )
-            if name not in known:
-                raise ValueError(
-                    f"`settings` must hold fields of Training that no other argument sets. Received: {name!r}."
-                    f"{suggest(name, known)}"
-                )
-        fixed = {"patience": epochs, **settings, "monitor": self._figure}
-        return fixed if "batch_size" in self.hypermodel.training else fixed | {"batch_size": batch_size}
 
     def run_trial(self, trial, *fit_args, **fit_kwargs):
         """Trains a network of a hypermodel of the user's own; KerasTuner calls it."""
@@ -340,7 +321,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
     def costs(self, trial):
         """Returns what the network of a completed trial costs: a dict of ints, `"parameters"` and `"macs"`."""
-        return {name: int(trial.metrics.get_best_value(name)) for name in _COSTS}
+        return {name: int(trial.metrics.get_best_value(name)) for name in COSTS}
 
     def predictions(self, trials):
         """Returns what trials predicted for the validation images.
@@ -638,45 +619,6 @@ class GeneticSearch(ArchitectureSearch):
             oracle_options={**genetic, **(oracle_options or {})},
             **options,
         )
-
-
-def _objectives(objective):
-    """Returns the objective or objectives as KerasTuner's, and the name of the first."""
-    names = list(objective) if isinstance(objective, list | tuple) else [objective]
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"`objective` must be a name or a list of names. Received: {objective!r}.")
-    check_choice("objective", names[0] if names else None, DIRECTIONS)
-    for name in names[1:]:
-        check_choice("objective", name, (*DIRECTIONS, *_COSTS))
-    found = [keras_tuner.Objective(name, DIRECTIONS.get(name, "min")) for name in names]
-    return (found[0] if len(found) == 1 else found), names[0]
-
-
-def _oracle(algorithm, given, options):
-    """Returns the oracle of an algorithm, with what the search gives it and the further options."""
-    if twice := [name for name in (*given, "folder") if name in options]:
-        raise ValueError(
-            f"`oracle_options` must hold what the search does not give by itself. Received: {', '.join(twice)}. "
-            "Take the argument of the search, or of its space."
-        )
-    return ALGORITHMS[algorithm](**given, **options)
-
-
-def _check_not_of_training(tuner_options):
-    """Raises `ValueError` if KerasTuner is told how to train: a `HyperImageClassifier` has its own way."""
-    foreign = [name for name in _HOW_TO_TRAIN if name in tuner_options]
-    if foreign:
-        raise ValueError(
-            f"{', '.join(map(repr, foreign))} belong to a hypermodel of your own. For a HyperImageClassifier "
-            "give its `training` or `max_parameters`, or `settings` and `class_weight` of `search`."
-        )
-
-
-def _halving(halving):
-    """Returns a `SuccessiveHalving` or `None`."""
-    if not isinstance(halving, SuccessiveHalving | bool | None):
-        raise ValueError(f"`halving` must be a SuccessiveHalving, True or None. Received: {halving!r}.")
-    return SuccessiveHalving() if halving is True else halving or None
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def weights(model):
 def test_the_student_comes_to_say_what_the_teacher_says_without_any_label(teacher, data):
     x, y = data
     new = pictures(60, seed=9)
-    settings = ek.Training(epochs=40, batch_size=16, learning_rate=0.03)
+    settings = ek.Training(epochs=25, batch_size=16, learning_rate=0.05)
     student = distil(teacher, classifier(), x, np.roll(y, 1), settings, alpha=0.0, validation_data=new)
     before, after = (model.predict(new[0], verbose=0) for model in (classifier(), student))
     said = teacher.predict(new[0], verbose=0)
@@ -200,6 +200,7 @@ def test_fine_tuning_solves_a_new_head_first(teacher, data):
     assert student.history.best_epoch in (0, 1)
 
 
+@pytest.mark.slow
 def test_the_same_call_goes_on_after_a_kill(teacher, data, tmp_path):
     class Killed(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -61,6 +61,7 @@ def test_weights_are_whole_numbers_times_a_scale(model):
     np.testing.assert_allclose(stored, np.rint(127 * kernel / np.abs(kernel).max(axis=0)), atol=1)
 
 
+@pytest.mark.slow
 def test_the_file_is_a_fraction_and_opens_with_keras_alone(model, images, tmp_path):
     quantized = ek.quantize_model(model, verbose=0)
     ek.save_ensemble(model, tmp_path / "float32.keras", card=CARD, verbose=0)

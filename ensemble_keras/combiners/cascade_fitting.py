@@ -5,7 +5,7 @@ import pandas as pd
 
 from ensemble_keras._validation import check_choice
 from ensemble_keras.combiners.selection import check_costs, checked
-from ensemble_keras.combiners.staging import Calibration, ThresholdPath, cross_fitted_stages
+from ensemble_keras.combiners.staging import Calibration, RulePath, Ways, cross_fitted_stages
 from ensemble_keras.combiners.weighting import find_weights
 from ensemble_keras.data.splits import make_folds
 from ensemble_keras.measures.bootstrap import resampled_means
@@ -20,9 +20,10 @@ def fit_cascade(
     """Finds when a `Cascade` stops asking members (Wang et al., 2022, "Wisdom of committees", arXiv:2012.01988).
 
     Members are asked in the order of their cost. After each one the ensemble so far is the soft vote of those asked,
-    with a temperature for each member and one for the vote; an image whose most probable class is at least as
-    probable as the step's threshold leaves with that vote. Images that all members saw get what the full ensemble
-    says.
+    with a temperature for each member and one for the vote; an image whose most probable class leads the second one
+    by at least the step's threshold leaves with that vote. Where the first member is very unsure, the next small ones
+    would seldom settle it: where that pays, such images go straight to the dearest member, and from there down to
+    those that were passed over. Images that all members saw get what the full ensemble says.
 
     The thresholds are chosen on votes whose temperatures, and weights that are to be found, were fitted to other
     folds. The expected loss and cost come from one more round: each fold is judged by thresholds that were chosen on
@@ -47,8 +48,10 @@ def fit_cascade(
     Returns:
         A dict for the card's entry `"cascade"`, made of what JSON has: `"order"` (names), `"costs"` (shares of the
         full cost), `"weights"`, `"member_temperatures"`, `"temperatures"` and `"thresholds"` in that order (`None`:
-        no image leaves there), `"max_loss"`, and `"expected"`: `"loss"` of accuracy with a 95 % interval (`"low"`,
-        `"high"`), `"cost"` in shares of the full cost, `"members"` asked on average, and `"n"` images.
+        no image leaves there), `"score"` (what thresholds are of: `"margin"`), `"max_loss"`, `"down"`, and
+        `"expected"`: `"loss"` of accuracy with a 95 % interval (`"low"`, `"high"`), `"cost"` in shares of the full
+        cost, `"members"` asked on average, and `"n"` images. `"down"` is `None`, or a dict with the other `"order"`,
+        its `"weights"` and so on, and `"below"`: the margin below which images take it (`None`: all that stay).
 
     Raises:
         ValueError: If a table is not as described (member and row are named), there are fewer than two members, or
@@ -88,7 +91,7 @@ def cascade_curve(
     Returns:
         A `pandas.DataFrame` with a row for each promised loss: `max_loss`, `loss` with its 95 % interval `low` to
         `high` and `cost`, each expected on new images, `throughput` (of the full ensemble's, `1 / cost`), `members`
-        asked on average, and `thresholds` (tuple).
+        asked on average, and `thresholds` (tuple, of those that go up).
 
     Raises:
         ValueError: As `fit_cascade`.
@@ -111,7 +114,7 @@ def cascade_curve(
 
 
 class _Study:
-    """Checked tables in the order in which members are asked, and the thresholds found on them and on their folds."""
+    """Checked tables in the two orders in which members are asked, and the rules found on them and on their folds."""
 
     def __init__(self, predictions, y, costs, names, weights, combined, groups, cv, seed):
         predictions, y, _ = checked(predictions, y, None)
@@ -132,45 +135,64 @@ class _Study:
                 f"`combined` must have the shape {predictions[:, 0].shape} of a member's predictions. "
                 f"Received: {combined.shape}."
             )
-        self._order = np.argsort(costs, kind="stable")
-        self._costs = costs[self._order] / costs.sum()
-        predictions, weights, of_rows = predictions[:, self._order], weights[self._order], of_rows[:, self._order]
+        up = np.argsort(costs, kind="stable")
+        self._orders = [up, np.concatenate([up[:1], up[:0:-1]])]
+        self._costs = costs / costs.sum()
         self._units = np.arange(len(y)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
         self._seed = seed
-        self._calibration = Calibration.fitted(predictions, y, weights)
-        self._stages = cross_fitted_stages(predictions, combined, y, of_rows, self._costs, self._folds)
-        self._path = ThresholdPath(self._stages)
-        self._paths = {fold: ThresholdPath(self._stages.rows(self._folds != fold)) for fold in np.unique(self._folds)}
+        self._calibrations = [Calibration.fitted(predictions[:, order], y, weights[order]) for order in self._orders]
+        self._ways = Ways(
+            *(
+                cross_fitted_stages(
+                    predictions[:, order], combined, y, of_rows[:, order], self._costs[order], self._folds
+                )
+                for order in self._orders
+            )
+        )
+        self._path = RulePath(self._ways)
+        self._paths = {fold: RulePath(self._ways.rows(self._folds != fold)) for fold in np.unique(self._folds)}
 
     def settings(self, max_loss):
-        thresholds = self._path.within(max_loss)
+        rule = self._path.within(max_loss)
+        up, down = (self._way(number, thresholds) for number, thresholds in enumerate((rule.up, rule.down)))
         return {
-            "order": [self._names[i] for i in self._order],
-            "costs": self._costs.tolist(),
-            "weights": self._calibration.weights.tolist(),
-            "member_temperatures": self._calibration.member_temperatures.tolist(),
-            "temperatures": self._calibration.temperatures.tolist(),
-            "thresholds": [float(t) if np.isfinite(t) else None for t in thresholds],
+            **up,
+            "costs": self._costs[self._orders[0]].tolist(),
+            "score": "margin",
             "max_loss": max_loss,
+            "down": None if np.isneginf(rule.below) else {"below": _plain(rule.below), **down},
             "expected": self._expected(max_loss),
         }
 
+    def _way(self, number, thresholds):
+        calibration = self._calibrations[number]
+        return {
+            "order": [self._names[i] for i in self._orders[number]],
+            "weights": calibration.weights.tolist(),
+            "member_temperatures": calibration.member_temperatures.tolist(),
+            "temperatures": calibration.temperatures.tolist(),
+            "thresholds": [_plain(t) for t in thresholds],
+        }
+
     def _expected(self, max_loss):
-        steps = np.empty(len(self._folds), int)
+        steps, lost, cost = np.empty((3, len(self._folds)))
         for fold, path in self._paths.items():
             held = self._folds == fold
-            steps[held] = self._stages.rows(held).steps(path.within(max_loss))
-        lost = self._stages.lost(steps)
-        resampled = resampled_means(lost.astype(float), self._units, 2000, np.random.default_rng(self._seed))
+            steps[held], lost[held], cost[held] = self._ways.rows(held).outcome(path.within(max_loss))
+        resampled = resampled_means(lost, self._units, 2000, np.random.default_rng(self._seed))
         low, high = np.quantile(resampled, [0.025, 0.975])
         return {
             "loss": float(lost.mean()),
             "low": float(low),
             "high": float(high),
-            "cost": float(self._stages.cost(steps).mean()),
+            "cost": float(cost.mean()),
             "members": float(steps.mean() + 1),
             "n": len(steps),
         }
+
+
+def _plain(threshold):
+    return float(threshold) if np.isfinite(threshold) else None
 
 
 def _check_loss(max_loss):

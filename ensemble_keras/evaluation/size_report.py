@@ -180,9 +180,8 @@ def _row(subject, dataset, verbose):
         count = count_macs(subject.model)
         macs = pd.NA if count.unknown else count.total
     else:
-        p, asked = subject.cascade.predict(dataset, return_members=True)
-        by_members = subject.cascade.macs_by_members()
-        macs = pd.NA if by_members is None else round(np.take(by_members, asked - 1).mean())
+        p, macs = subject.cascade.predict(dataset, return_macs=True)
+        macs = pd.NA if macs is None else round(macs.mean())
     return {
         "accuracy": float(np.mean(check_probabilities(p).argmax(axis=1) == y)),
         "parameters": subject.model.count_params(),

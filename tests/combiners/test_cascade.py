@@ -87,7 +87,7 @@ def test_the_others_leave_with_the_calibrated_vote_in_the_order_of_the_images(me
 def test_nothing_is_asked_of_members_that_no_image_reaches(members, images):
     cascade = Cascade(build_ensemble(members, SoftVoting()), card([0.0, None]))
     called = []
-    cascade._members[1:] = [called.append] * 2
+    cascade._ways[0].members[1:] = [called.append] * 2
     assert cascade.predict(images, return_members=True)[1].tolist() == [1] * len(images)
     assert called == []
 
@@ -116,7 +116,8 @@ def test_members_of_one_stem_make_a_cascade_that_runs_it_once(passthrough, image
     assert set(asked) == {1, 2, 3}
     np.testing.assert_allclose(found, np.stack(expected)[asked - 1, np.arange(21)], rtol=0, atol=1e-5)
     # The first and the last of the members asked have the stem; the last one starts from its features.
-    assert [member.model.input_shape for member in cascade._members] == [(None, 8, 8, 3)] * 2 + [(None, 4)]
+    shapes = [member.compiled.model.input_shape for member in cascade._ways[0].members]
+    assert shapes == [(None, 8, 8, 3)] * 2 + [(None, 4)]
 
 
 def test_a_sigmoid_member_counts_as_two_classes(members, images):
@@ -165,3 +166,85 @@ def test_the_model_keeps_its_weights_and_its_own_predict(members, images):
     Cascade(model, card([0.6, 0.6])).predict(images)
     np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
+
+
+DOWN = {
+    "order": ["b", "a", "c"],
+    "weights": [0.5, 0.2, 0.3],
+    "member_temperatures": [0.5, 1.5],
+    "temperatures": [1.0, 0.7],
+}
+
+
+def margin(vote):
+    return np.abs(vote[:, 0] - vote[:, 1])
+
+
+def middle(values):
+    """A number half of them are below, and none is equal to."""
+    values = np.sort(values)
+    return float(values[len(values) // 2 - 1 :][:2].mean())
+
+
+def both_ways(members, images):
+    """Settings that send images everywhere, and by hand what they give, with the members asked."""
+    first, second = votes(members, images)
+    p = {member.name: np.asarray(member.predict(images, verbose=0)) for member in members}
+    at = [np.asarray(apply_temperature(p["b"], 0.5)), np.asarray(apply_temperature(p["a"], 1.5))]
+    down = np.asarray(apply_temperature(np.average(at, axis=0, weights=[5, 2]), 0.7))
+    ranks = [np.sort(margin(vote)) for vote in (first, second, down)]
+    leave, below = (float(ranks[0][i : i + 2].mean()) for i in (15, 8))
+    # On each way, half-way between the images that leave after the second member.
+    goes_down = margin(first) < below
+    goes_up = ~goes_down & (margin(first) < leave)
+    late, early = middle(margin(second)[goes_up]), middle(margin(down)[goes_down])
+    settings = {
+        **SETTINGS,
+        "score": "margin",
+        "thresholds": [leave, late],
+        "down": {**DOWN, "thresholds": [leave, early], "below": below},
+    }
+    said, asked = [], []
+    for i in range(len(images)):
+        vote, threshold = (down, early) if margin(first)[i] < below else (second, late)
+        steps = [margin(first)[i] >= leave, margin(vote)[i] >= threshold, True]
+        asked.append(steps.index(True) + 1)
+        said.append([first[i], vote[i], None][asked[-1] - 1])
+    return settings, said, asked, goes_down
+
+
+def check_both_ways(members, images, model):
+    settings, said, asked, goes_down = both_ways(members, images)
+    full = model.predict(images, verbose=0)
+    expected = [full[i] if p is None else p for i, p in enumerate(said)]
+    cascade = Cascade(model, {**card([None, None]), "cascade": settings})
+    found, count = cascade.predict(images, return_members=True)
+    assert count.tolist() == asked
+    # Each way has images that leave there and some that do not.
+    assert {(n, bool(d)) for n, d in zip(asked, goes_down, strict=True)} == {
+        (1, False),
+        (2, False),
+        (3, False),
+        (2, True),
+        (3, True),
+    }
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    return cascade
+
+
+def test_the_very_unsure_go_to_the_dearest_member_and_back(members, images):
+    cascade = check_both_ways(members, images, build_ensemble(members, SoftVoting()))
+    up, down = cascade._ways
+    # Each member is one step, for images of both ways.
+    assert [down.members[i] is up.members[j] for i, j in ((0, 0), (1, 2), (2, 1))] == [True] * 3
+
+
+@pytest.mark.parametrize("stem", ["ab", "ac", "bc"])
+def test_a_shared_stem_is_run_once_on_either_way(stem, images):
+    images //= 50
+    shared = heads_on(tiny_backbone(), *stem)
+    [other] = set("abc") - set(stem)
+    members = sorted([*shared, tiny_member(other, width=5)], key=lambda member: member.name)
+    cascade = check_both_ways(members, images, build_ensemble(members, StackedMetaLearner(2)))
+    for way in cascade._ways:
+        assert [member.taken is None for member in way.members].count(False) == 1

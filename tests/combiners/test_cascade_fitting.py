@@ -5,7 +5,7 @@ import pytest
 from synthetic import member_predictions
 
 from ensemble_keras.combiners.cascade_fitting import cascade_curve, fit_cascade
-from ensemble_keras.combiners.staging import ThresholdPath, cross_fitted_stages
+from ensemble_keras.combiners.staging import RulePath, Ways, cross_fitted_stages
 from ensemble_keras.combiners.weighting import find_weights
 from ensemble_keras.data.splits import make_folds
 
@@ -56,16 +56,46 @@ def _by_hand(p, settings):
         q = p ** (1 / t)
         return q / q.sum()
 
+    def votes(image, way):
+        for step, threshold in enumerate(way["thresholds"]):
+            members = [NAMES.index(name) for name in way["order"][: step + 1]]
+            said = [tempered(image[i], t) for i, t in zip(members, way["member_temperatures"], strict=False)]
+            vote = np.average(said, axis=0, weights=way["weights"][: step + 1])
+            vote = tempered(vote, way["temperatures"][step])
+            margin = np.sort(vote)[-1] - np.sort(vote)[-2]
+            yield vote, margin, threshold is not None and margin >= threshold
+
     found = []
-    for image in p[:, [NAMES.index(name) for name in settings["order"]]]:
-        votes = []
-        for step in range(2):
-            w = np.array(settings["weights"][: step + 1])
-            said = [tempered(image[i], settings["member_temperatures"][i]) for i in range(step + 1)]
-            votes.append(tempered(np.average(said, axis=0, weights=w), settings["temperatures"][step]))
-        sure = [v for v, t in zip(votes, settings["thresholds"], strict=True) if t is not None and v.max() >= t]
+    for image in p:
+        _, first, leaves = next(votes(image, settings))
+        goes_down = settings["down"] and not leaves and first < settings["down"]["below"]
+        sure = [vote for vote, _, leaves in votes(image, settings["down"] if goes_down else settings) if leaves]
         found.append(sure[0] if sure else image.mean(axis=0))
     return np.array(found)
+
+
+def test_the_very_unsure_go_straight_to_the_dearest_member_where_that_pays():
+    # The middle member is hardly better than the small one: what that leaves open it seldom settles.
+    p, y = member_predictions([3.0, 1.0, 1.2], 2000, 4)
+    settings = fit_cascade(p, y, COSTS, names=NAMES, max_loss=0.02)
+    assert settings["down"]["order"] == ["small", "large", "middle"]
+    assert settings["down"]["below"] < settings["thresholds"][0] == settings["down"]["thresholds"][0]
+    folds, costs = make_folds(y, cv=5, seed=0), np.array([0.7, 0.1, 0.2])
+    up, down = (
+        cross_fitted_stages(p[:, order], p.mean(axis=1), y, np.full((len(y), 3), 1 / 3), costs[order], folds)
+        for order in ([1, 2, 0], [1, 0, 2])
+    )
+    cost = {}
+    for name, ways in (("up alone", Ways(up, up)), ("both", Ways(up, down))):
+        rule = RulePath(ways).within(0.02)
+        cost[name] = ways.outcome(rule)[2].mean()
+    assert cost["both"] < 0.99 * cost["up alone"]
+    assert rule.below == settings["down"]["below"]
+
+
+def test_two_members_have_one_way():
+    p, y = member_predictions([2.0, 1.0], 500, 4)
+    assert fit_cascade(p, y, [2, 1], names=["a", "b"], max_loss=0.02)["down"] is None
 
 
 def test_members_that_always_agree_leave_all_images_to_the_cheapest():
@@ -88,18 +118,22 @@ def test_a_combiner_of_its_own_is_what_the_loss_is_measured_against(table):
 def test_what_it_expects_of_a_fold_was_chosen_on_the_others(images, table):
     p, y = table
     groups = None if images is None else np.arange(len(y)) // images
-    order, folds = [1, 2, 0], make_folds(y, groups=groups, cv=5, seed=0)
-    stages = cross_fitted_stages(
-        p[:, order], p.mean(axis=1), y, np.ones((len(y), 3)), np.array([0.1, 0.2, 0.7]), folds
+    folds, costs = make_folds(y, groups=groups, cv=5, seed=0), np.array([0.7, 0.1, 0.2])
+    ways = Ways(
+        *(
+            cross_fitted_stages(p[:, order], p.mean(axis=1), y, np.ones((len(y), 3)), costs[order], folds)
+            for order in ([1, 2, 0], [1, 0, 2])
+        )
     )
-    steps = np.empty(len(y), int)
+    steps, lost, cost = np.empty((3, len(y)))
     for fold in range(5):
         held = folds == fold
-        steps[held] = stages.rows(held).steps(ThresholdPath(stages.rows(~held)).within(0.01))
+        rule = RulePath(ways.rows(~held)).within(0.01)
+        steps[held], lost[held], cost[held] = ways.rows(held).outcome(rule)
     expected = fit_cascade(p, y, COSTS, names=NAMES, groups=groups, max_loss=0.01)["expected"]
-    lost = stages.lost(steps)
     assert expected["loss"] == pytest.approx(lost.mean())
-    assert expected["cost"] == pytest.approx(stages.cost(steps).mean())
+    assert expected["cost"] == pytest.approx(cost.mean())
+    assert expected["members"] == pytest.approx(steps.mean() + 1)
     half = 1.96 * lost.std() / np.sqrt(len(y))
     assert [expected["low"], expected["high"]] == pytest.approx([lost.mean() - half, lost.mean() + half], abs=5e-4)
 

@@ -22,15 +22,24 @@ import ensemble_keras as ek
 FAMILIES = {
     "cnn": {
         "blocks": [2, 3],
-        "filters": [16, 24, 32, 48],
+        "filters": [16, 24],
         "kernel_size": [3],
         "norm": ["batch"],
         "pooling": ["max"],
         "dropout": [0.0],
     },
-    "residual": {"block": ["basic"], "stages": [2], "blocks": [1], "filters": [16, 24], "rescaling": ["none"]},
+    "vgg": {
+        "blocks": [2],
+        "convolutions": [2],
+        "filters": [16],
+        "norm": ["batch"],
+        "dropout": [0.0],
+        "top": ["average"],
+    },
 }
-TRAINING = {"learning_rate": [1e-3, 3e-3], "weight_decay": [1e-4], "dropout": [0.0]}
+# So few steps need a strong penalty.
+STRENGTHS = [1e-3, 3e-3, 1e-2]
+TRAINING = {"learning_rate": [3e-3, 1e-2], "weight_decay": [1e-4], "dropout": [0.0], "batch_size": [32]}
 # Multiply-accumulates of an image, which a user may be able to afford.
 LIMITS = (0.5e6, 1e6, 2e6, 4e6, 8e6, 16e6)
 HEADER = [
@@ -46,10 +55,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", default="../shared", help="folder with data/cifar10")
     parser.add_argument("--name", default="sparse_search", help="of the saved table (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=10, help="of the sparse search (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--images", type=int, default=2500, help="training images (default: %(default)s)")
-    parser.add_argument("--held", type=int, default=4000, help="validation images (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=7, help="of the sparse search (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="default: %(default)s")
+    parser.add_argument("--images", type=int, default=1500, help="training images (default: %(default)s)")
+    parser.add_argument("--held", type=int, default=2000, help="validation images (default: %(default)s)")
     parser.add_argument("--output", help="folder for the searches, kept (default: a temporary one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +77,9 @@ def search(options, folder):
     data = {"validation_data": (held, y[-options.held :]), "epochs": options.epochs}
     space = ek.search.HyperImageClassifier(cifar10.CLASSES, (32, 32, 3), families=FAMILIES, training=TRAINING)
     shared = {"objective": ["val_accuracy", "macs"], "halving": None, "directory": folder}
-    sparse = ek.search.SparseSearch(space, max_trials=options.trials, project_name="sparse", **shared)
+    sparse = ek.search.SparseSearch(
+        space, strength=STRENGTHS, max_trials=options.trials, project_name="sparse", **shared
+    )
     sparse.search(images, y[: options.images], **data)
     budget, trials = work(sparse.leaderboard(), options.epochs), 0
     while True:

@@ -58,7 +58,7 @@ def parse(arguments):
     parser.add_argument("--members", type=int, default=5, help="members of the ensemble (default: %(default)s)")
     parser.add_argument("--weights", choices=["imagenet", "none"], help="of the baselines (default: imagenet)")
     parser.add_argument("--strength", nargs="+", type=float, default=[3e-4, 1e-3, 3e-3], help="λ, to choose from")
-    parser.add_argument("--threshold", type=float, help="channels below this share of the greatest go (default: 0.2)")
+    parser.add_argument("--threshold", type=float, help="channels below this share of the greatest go (default: 0.3)")
     parser.add_argument("--augmentation", default="none", help="a policy such as cifar (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="small: 2 networks, 1 epoch, 300 digits, random weights")
     parser.add_argument("--resume", action="store_true", help="go on with the search in --output")
@@ -66,7 +66,7 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     # After few steps no channel is near zero.
     small = {"data": "digits", "images": 300, "trials": 2, "epochs": 1, "weights": "none", "threshold": 0.7}
-    large = {"data": "cifar10", "images": None, "trials": 30, "epochs": 20, "weights": "imagenet", "threshold": 0.2}
+    large = {"data": "cifar10", "images": None, "trials": 30, "epochs": 20, "weights": "imagenet", "threshold": 0.3}
     for name, value in (small if options.smoke else large).items():
         setattr(options, name, getattr(options, name) or value)
     if (pathlib.Path(options.output) / "search").exists() and not options.resume:

@@ -258,7 +258,7 @@ class SparseSearch(ArchitectureSearch):
         warmup_epochs: Float, epochs over which λ rises from 0. Defaults to 1.
         threshold: Float in (0, 1). Channels go whose importance (see
             `ensemble_keras.compression.importance.channel_importance`) is at most this share of the greatest in their
-            group. Defaults to 0.2.
+            group. Defaults to 0.3.
         floor: Float in (0, 1], the share of each group's channels that stays in any case. Defaults to 0.1.
         round_to: Int, of which the widths that are left are multiples, as fast kernels like them. Defaults to 8.
         fine_tuning_epochs: Int, of the pruned network. Defaults to `None`: half of the `epochs` of `search`.
@@ -289,7 +289,7 @@ class SparseSearch(ArchitectureSearch):
         strength=(3e-4, 1e-3, 3e-3),
         penalty="l1",
         warmup_epochs=1.0,
-        threshold=0.2,
+        threshold=0.3,
         floor=0.1,
         round_to=8,
         fine_tuning_epochs=None,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ensemble_keras._validation import check_labels, suggest
+from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.measures import metrics
 
 
@@ -54,6 +55,16 @@ def check_members(members, shape):
             )
         checked[str(name)] = p
     return checked
+
+
+def check_pictures(images, n):
+    """Returns images as an `ImageDataset` of `n`; `None` stays."""
+    if images is None:
+        return None
+    dataset = as_dataset(images)
+    if len(dataset) != n:
+        raise ValueError(f"`images` must hold {n} images, a row of the probabilities each. Received: {len(dataset)}.")
+    return dataset
 
 
 def histories(history):

@@ -27,7 +27,7 @@ def predict_with_members(model, dataset, *, image_size=None, batch_size=32, verb
         BadImagesError: If images cannot be decoded; all of them are listed.
         ValueError: If the model takes images of any size and `image_size` is not given.
     """
-    size = _image_size(model, image_size)
+    size = input_size(model, image_size)
     tensors = member_tensors(model)
     if not getattr(model, "outputs", None):
         # A model with a `call` of its own has no graph to look into.
@@ -40,7 +40,8 @@ def predict_with_members(model, dataset, *, image_size=None, batch_size=32, verb
     return ensemble, dict(zip(tensors, members, strict=True))
 
 
-def _image_size(model, image_size):
+def input_size(model, image_size=None):
+    """Returns `(height, width)` of the images that a model takes, or what is given for one that takes any."""
     if image_size is not None:
         return check_image_size(image_size)
     shape = getattr(model, "input_shape", None) or ()

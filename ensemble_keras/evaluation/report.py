@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 from ensemble_keras._validation import check_choice
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.evaluation import inputs
-from ensemble_keras.evaluation.prediction import predict_with_members
+from ensemble_keras.evaluation.prediction import input_size, predict_with_members
 from ensemble_keras.measures import metrics, significance
 from ensemble_keras.measures.conformal import ConformalSets, set_figures
 from ensemble_keras.measures.intervals import metric_interval, metric_intervals
@@ -67,10 +67,12 @@ class EvaluationReport:
         operating_point,
         conformal,
         details,
+        images=None,
     ):
         self.y_true, self.probabilities, self.class_names = y_true, probabilities, class_names
         self.history, self.leaderboard, self.details = history, leaderboard, details
-        self.member_probabilities, self._groups, self._out_of_fold = members, groups, out_of_fold
+        self.member_probabilities, self.groups, self._out_of_fold = members, groups, out_of_fold
+        self.images, self.explained = images, None
         self._operating_point, self._conformal = operating_point, conformal
         self.notes = [note for note in (self._absent_note(), self._drop_note(), self._coverage_note()) if note]
         self.verdict = verdict or self._verdict()
@@ -115,8 +117,10 @@ class EvaluationReport:
             model, dataset, image_size=image_size, batch_size=batch_size, verbose=verbose
         )
         members = {(member_names or {}).get(name, name): p for name, p in members.items()}
-        options = {"groups": dataset.groups, "members": members} | options
-        return cls.from_predictions(y_true, probabilities, class_names=class_names, **options)
+        options = {"groups": dataset.groups, "members": members, "images": dataset} | options
+        report = cls.from_predictions(y_true, probabilities, class_names=class_names, **options)
+        report.explained = (model, member_names or {}, input_size(model, image_size))
+        return report
 
     @classmethod
     def from_predictions(
@@ -134,6 +138,7 @@ class EvaluationReport:
         operating_point=None,
         conformal=None,
         details=None,
+        images=None,
     ):
         """Makes a report of predictions.
 
@@ -157,6 +162,8 @@ class EvaluationReport:
                 class less often than promised, beyond chance, the report says so. Defaults to `None`.
             details: Dict from a heading to what stands under it on the page: a dict, a list, a `DataFrame` or a
                 text, such as settings, versions, skipped files. Defaults to `None`.
+            images: The images themselves, an `ImageDataset` or an array `(n, height, width, 3)` with values in
+                [0, 255]: the page shows some of them. Defaults to `None`: it shows none.
 
         Returns:
             An `EvaluationReport`.
@@ -170,6 +177,7 @@ class EvaluationReport:
         """
         p = metrics.check_probabilities(probabilities)
         names = inputs.check_class_names(class_names, p.shape[1])
+        images = inputs.check_pictures(images, len(p))
         return cls(
             inputs.indices(y_true, names, len(p)),
             p,
@@ -185,11 +193,12 @@ class EvaluationReport:
             else operating_point,
             conformal=ConformalSets(**conformal) if isinstance(conformal, dict) else conformal,
             details=details or {},
+            images=images,
         )
 
     @functools.cached_property
     def summary(self):  # noqa: D102 (described with the class, as the others below)
-        accuracy, low, high = metric_interval(self.probabilities, self.y_true, groups=self._groups)
+        accuracy, low, high = metric_interval(self.probabilities, self.y_true, groups=self.groups)
         figures = {"images": len(self.y_true), "classes": len(self.class_names), "accuracy": accuracy}
         figures |= {"accuracy_low": low, "accuracy_high": high}
         figures |= metrics.metric_summary(self.y_true, self.probabilities)
@@ -243,20 +252,24 @@ class EvaluationReport:
 
     @functools.cached_property
     def intervals(self):  # noqa: D102
-        return metric_intervals(self.probabilities, self.y_true, groups=self._groups)
+        return metric_intervals(self.probabilities, self.y_true, groups=self.groups)
 
     @functools.cached_property
     def operating_point(self):  # noqa: D102
         if self._operating_point is None:
             return None
-        return self._operating_point.figures(self.probabilities, self.y_true, groups=self._groups)
+        return self._operating_point.figures(self.probabilities, self.y_true, groups=self.groups)
+
+    @property
+    def chosen_point(self):  # noqa: D102
+        return self._operating_point
 
     @functools.cached_property
     def prediction_sets(self):  # noqa: D102
         if self._conformal is None:
             return None
         sets = self._conformal.predict(self.probabilities)
-        return set_figures(sets, self.y_true, groups=self._groups).rename(dict(enumerate(self.class_names)))
+        return set_figures(sets, self.y_true, groups=self.groups).rename(dict(enumerate(self.class_names)))
 
     @functools.cached_property
     def uncertainty(self):  # noqa: D102
@@ -314,15 +327,17 @@ class EvaluationReport:
             raise ValueError("There are no prediction sets: give `conformal`, from `fit_conformal`.")
         return _uncertainty_plots().plot_set_sizes(self._conformal.predict(self.probabilities), self.y_true, ax)
 
-    def to_html(self, path, *, baseline=None):
+    def to_html(self, path, *, baseline=None, heat_maps=True):
         """Writes the report as one HTML page that needs nothing else: no network, no files beside it.
 
         Args:
             path: Path of the file; missing folders are made. A page of that name is replaced in one step.
             baseline: An `EvaluationReport` on the same images: the page shows what changed per class. Defaults to
                 `None`.
+            heat_maps: Whether the images that are shown large get Grad-CAM's maps, where the report was made
+                `from_model`; a model that has none is said on the page. Defaults to `True`.
         """
-        _page().write(self, path, baseline)
+        _page().write(self, path, baseline, heat_maps)
 
     def __repr__(self):
         shown = ", ".join(f"{name} {self.summary[name]:.3f}" for name in ("accuracy", "roc_auc", "log_loss"))
@@ -336,8 +351,8 @@ class EvaluationReport:
         return self.probabilities.argmax(axis=1)
 
     def _member_row(self, p):
-        accuracy, low, high = metric_interval(p, self.y_true, groups=self._groups)
-        gain = significance.compare(self.probabilities, p, self.y_true, groups=self._groups)
+        accuracy, low, high = metric_interval(p, self.y_true, groups=self.groups)
+        gain = significance.compare(self.probabilities, p, self.y_true, groups=self.groups)
         return {
             "accuracy": accuracy,
             "accuracy_low": low,
@@ -355,7 +370,7 @@ class EvaluationReport:
             return ""
         best = self.members.drop(index="ensemble")["accuracy"].idxmax()
         gain = significance.compare(
-            self.probabilities, self.member_probabilities[best], self.y_true, groups=self._groups
+            self.probabilities, self.member_probabilities[best], self.y_true, groups=self.groups
         )
         found = "no difference beyond chance" if gain.low <= 0 <= gain.high else "beyond chance"
         return f"The ensemble against its best member on these images, {best}: {gain}; {found}."
@@ -373,7 +388,7 @@ class EvaluationReport:
             return ""
         right = self._predicted == self.y_true
         # As many independent images as tell as much.
-        n = int(len(right) / significance.design_effect(right, self._groups))
+        n = int(len(right) / significance.design_effect(right, self.groups))
         n_before = self._out_of_fold.get("n")
         if n_before is not None:
             n_before = int(n_before / self._out_of_fold.get("design_effect", 1))

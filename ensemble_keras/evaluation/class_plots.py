@@ -1,0 +1,119 @@
+"""Class plots: precision against recall class by class, and what each member makes of each class.
+
+Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.plots`.
+"""
+
+import numpy as np
+from sklearn import metrics as sk
+
+from ensemble_keras._validation import check_choice
+from ensemble_keras.evaluation.plots import BLUE, COLORS, GRID, INK, VERMILLION, legend_below, own_axes, shortened
+
+_MOST_CURVES = 6
+_MOST_CLASSES = 25
+_MARKERS = "osD^vP*X<>"
+_SCORES = ("precision", "recall", "f1")
+
+
+def plot_precision_recall(y, probabilities, class_names=None, ax=None):
+    """Draws precision-recall curves: of class 1 for two classes, else of each class against the rest and their mean.
+
+    The macro mean is that of the classes' precisions at each recall. Beyond six classes: the mean and the five
+    classes with the smallest average precision. A class without images has no curve.
+
+    Args:
+        y: Class indices of shape `(n,)`.
+        probabilities: Array of shape `(n, num_classes)`.
+        class_names: List of names. Defaults to `None`: 0, 1, ...
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+
+    Returns:
+        The axes.
+    """
+    num_classes = probabilities.shape[1]
+    names = [shortened(name) for name in (range(num_classes) if class_names is None else class_names)]
+    there = [k for k in ([1] if num_classes == 2 else range(num_classes)) if 0 < np.sum(y == k) < len(y)]
+    curves = {k: sk.precision_recall_curve(y == k, probabilities[:, k])[:2] for k in there}
+    areas = {k: sk.average_precision_score(y == k, probabilities[:, k]) for k in there}
+    shown = there if len(there) <= _MOST_CURVES else sorted(there, key=areas.get)[: _MOST_CURVES - 1]
+    ax = own_axes(ax, (4.3, 4.35 + 0.215 * (len(shown) + (num_classes > 2))))
+    if num_classes > 2 and there:
+        recalls = np.linspace(0, 1, 201)
+        mean = np.mean([_precision_at(recalls, *curve) for curve in curves.values()], axis=0)
+        label = f"macro mean, AP {np.mean(list(areas.values())):.3f}"
+        ax.plot(recalls, mean, color=INK, linewidth=2.2, label=label)
+    for color, k in zip(COLORS, shown, strict=False):
+        precision, recall = curves[k]
+        label = f"{names[k]}, AP {areas[k]:.3f}"
+        ax.plot(recall, precision, color=color, linewidth=1.6, label=label, drawstyle="steps-post")
+    if num_classes == 2 and there:
+        share = np.mean(y == 1)
+        ax.axhline(share, color=GRID, linewidth=1, linestyle=(0, (4, 4)), label=f"by chance, {share:.3f}")
+    if not there:
+        ax.plot([], [], color="none", label="no curve: images of one class only")
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    ax.set_xlabel("recall")
+    ax.set_ylabel("precision")
+    legend_below(ax, columns=1)
+    return ax
+
+
+def plot_class_scores(y, predictions, class_names=None, ax=None, *, score="f1"):
+    """Draws what each member and the ensemble make of each class: a row per class, a mark per classifier.
+
+    Beyond 25 classes: those where the last classifier scores lowest.
+
+    Args:
+        y: Class indices of shape `(n,)`.
+        predictions: Dict from names to probabilities `(n, num_classes)`; the last stands out, as `"ensemble"` does.
+        class_names: List of names. Defaults to `None`: 0, 1, ...
+        ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        score: `"precision"`, `"recall"` or `"f1"`. Defaults to `"f1"`.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If the score is unknown.
+    """
+    position = _SCORES.index(check_choice("score", score, _SCORES))
+    *_, last = tables = list(predictions.values())
+    names = [shortened(name) for name in (range(last.shape[1]) if class_names is None else class_names)]
+    labels = range(len(names))
+    scores = np.stack(
+        [
+            sk.precision_recall_fscore_support(y, p.argmax(axis=1), labels=labels, zero_division=0)[position]
+            for p in tables
+        ]
+    )
+    shown = labels if len(names) <= _MOST_CLASSES else np.argsort(scores[-1], kind="stable")[:_MOST_CLASSES]
+    rows = np.arange(len(shown))
+    ax = own_axes(ax, (4.3, 1.15 + 0.3 * len(shown) + 0.2 * len(tables)))
+    for number, (name, values) in enumerate(zip(predictions, scores, strict=True)):
+        is_last = number == len(tables) - 1
+        # Shape and place tell classifiers apart, too, not colour alone; equal scores lie beside one another.
+        place = rows + 0.5 * ((number + 0.5) / len(tables) - 0.5)
+        color = VERMILLION if is_last else (BLUE, *COLORS[2:])[number % (len(COLORS) - 1)]
+        marker = "|" if is_last else _MARKERS[number % len(_MARKERS)]
+        size = {"markersize": 13, "markeredgewidth": 3} if is_last else {"markersize": 5, "alpha": 0.85}
+        ax.plot(
+            100 * values[shown],
+            rows if is_last else place,
+            linestyle="none",
+            marker=marker,
+            color=color,
+            label=shortened(name, 30),
+            **size,
+        )
+    ax.set_yticks(rows, [names[k] for k in shown], parse_math=False)
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.set_xlabel(f"{'F1' if score == 'f1' else score} in %")
+    legend_below(ax, columns=1)
+    return ax
+
+
+def _precision_at(recalls, precision, recall):
+    """Returns the precision at each recall, from the curve's step that reaches it."""
+    # scikit-learn's curve goes from recall 1 down to 0; a step lasts until the next higher recall.
+    found = np.searchsorted(recall[::-1], recalls, side="left")
+    return precision[::-1][np.minimum(found, len(recall) - 1)]

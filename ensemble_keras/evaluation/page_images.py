@@ -1,0 +1,118 @@
+"""Page images: the images that a page shows, small, with the members' votes and where their evidence lies."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from ensemble_keras.evaluation.explain import member_grad_cams
+from ensemble_keras.evaluation.overlays import overlay
+from ensemble_keras.evaluation.page_tables import percent
+
+# About 3 kB each: with these, a page stays below 2 MB, however many images and classes there are.
+_PER_CELL = 12
+_MOST = 300
+_TELLING = 8
+_MOST_MAPS = 160
+_SMALL, _MAP, _LARGE = 96, 112, 192
+
+
+def cell_images(report):
+    """Returns for cells `"true-predicted"` of the confusion matrix their surest images, mistakes before the others.
+
+    Args:
+        report: An `EvaluationReport` that has its images.
+
+    Returns:
+        A dict from cells to lists of dicts with `name`, `confidence` and `source`, a data URI.
+    """
+    confidence = report.probabilities.max(axis=1)
+    predicted = report.probabilities.argmax(axis=1)
+    cells = {}
+    for row in np.argsort(-confidence, kind="stable"):
+        cells.setdefault((int(report.y_true[row]), int(predicted[row])), []).append(int(row))
+    # The surest of every cell, then the second surest, ...; of all these, mistakes first.
+    turns = [(true == said, place, true, said) for (true, said), rows in cells.items() for place in range(len(rows))]
+    chosen = [turn for turn in sorted(turns) if turn[1] < _PER_CELL][:_MOST]
+    rows = [cells[true, said][place] for _, place, true, said in chosen]
+    names, found = report.images.names, {}
+    for (_, _, true, said), row, image in zip(chosen, rows, pixels(report.images, rows, _SMALL), strict=True):
+        shown = {"name": names[row], "confidence": percent(confidence[row]), "source": data_uri(image)}
+        found.setdefault(f"{true}-{said}", []).append(shown)
+    return found
+
+
+def telling_images(report, heat_maps=True):
+    """Returns the images that are most surely wrong and those that are least sure, with votes and heat maps.
+
+    Args:
+        report: An `EvaluationReport` that has its images.
+        heat_maps: Whether Grad-CAM is computed, where the report has its model.
+
+    Returns:
+        A dict from `"wrong"` and `"unsure"` to lists of dicts, and a sentence why there are no heat maps, or `""`.
+    """
+    confidence = report.probabilities.max(axis=1)
+    wrong = np.flatnonzero(report.probabilities.argmax(axis=1) != report.y_true)
+    chosen = {
+        "wrong": wrong[np.argsort(-confidence[wrong], kind="stable")][:_TELLING],
+        "unsure": np.argsort(confidence, kind="stable")[:_TELLING],
+    }
+    rows = np.unique(np.concatenate(list(chosen.values())))
+    maps, reason = _heat_maps(report, rows) if heat_maps else ({}, "Heat maps were not asked for.")
+    large = pixels(report.images, rows, _LARGE)
+    drawn = {name: overlay(pixels(report.images, rows, _MAP), own) for name, own in maps.items()}
+    cards = {
+        row: _card(report, row, large[k], {name: d[k] for name, d in drawn.items()}) for k, row in enumerate(rows)
+    }
+    return {kind: [cards[row] for row in of] for kind, of in chosen.items()}, reason
+
+
+def pixels(images, rows, size):
+    """Returns some images of a dataset as a uint8 array `(n, size, size, 3)`."""
+    return np.rint(images.load(rows, image_size=size)).astype("uint8")
+
+
+def data_uri(image):
+    """Returns a uint8 image `(height, width, 3)` as a JPEG inside a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=78)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _card(report, row, image, maps):
+    """Returns what is shown of an image: the classes, the ensemble's vote first, then the members'."""
+    of_ensemble = {"ensemble" if report.member_probabilities else "model": report.probabilities}
+    votes = []
+    for name, p in (of_ensemble | report.member_probabilities).items():
+        said = int(p[row].argmax())
+        vote = {"name": name, "class": report.class_names[said], "confidence": percent(p[row, said])}
+        vote["right"] = bool(said == report.y_true[row])
+        votes.append(vote | {"map": data_uri(maps[name]) if name in maps else None})
+    return {
+        "name": report.images.names[row],
+        "true": report.class_names[report.y_true[row]],
+        "source": data_uri(image),
+        "votes": votes,
+    }
+
+
+def _heat_maps(report, rows):
+    """Returns Grad-CAM of the predicted classes by the names of votes, and a sentence why there is none, or `""`.
+
+    A model may have none, such as one of attention alone: its own words stand on the page.
+    """
+    if report.explained is None:
+        return {}, "No heat maps: the report was made of predictions, without the model."
+    model, names, size = report.explained
+    images, classes = pixels(report.images, rows, size), report.probabilities[rows].argmax(axis=1)
+    try:
+        maps, votes = member_grad_cams(model, images, class_index=classes, batch_size=len(rows))
+    except ValueError as error:
+        return {}, f"No heat maps: {error}"
+    joined = sum(votes[name][:, None, None] * maps[name] for name in maps)
+    shown = {"ensemble" if report.member_probabilities else "model": joined}
+    if report.member_probabilities and len(rows) * len(maps) <= _MOST_MAPS:
+        shown |= {names.get(name, name): own for name, own in maps.items()}
+    return shown, ""

@@ -1,0 +1,91 @@
+"""Page plots: the plots that stand on a report's page, as SVG."""
+
+import numpy as np
+
+from ensemble_keras.evaluation import class_plots, ensemble_plots, plots
+from ensemble_keras.measures.calibration import expected_calibration_error
+from ensemble_keras.measures.diversity import diversity
+from ensemble_keras.measures.metrics import log_losses
+
+_SCORES = ("precision", "recall", "f1")
+
+
+def plots_of(report):
+    """Returns the plots of a report by name, each a text of SVG, a list of such with captions, or `None`."""
+    y, p, names = report.y_true, report.probabilities, report.class_names
+    tables = report.member_probabilities | {"ensemble" if report.member_probabilities else "model": p}
+    heat_map, no_diversity = _diversity(report)
+    return {
+        "confusion_plot": confusion(report),
+        "members_plot": plots.svg(report.plot_members()),
+        "roc": plots.svg(report.plot_roc()),
+        "precision_recall": plots.svg(class_plots.plot_precision_recall(y, p, names)),
+        "class_scores": [
+            {
+                "caption": f"{'F1' if score == 'f1' else score} of each class, by classifier",
+                "svg": plots.svg(class_plots.plot_class_scores(y, tables, names, score=score)),
+            }
+            for score in _SCORES
+        ],
+        "reliability": _reliability(report),
+        "risk_coverage": plots.svg(report.plot_risk_coverage()),
+        "set_sizes": None if report.prediction_sets is None else plots.svg(report.plot_set_sizes()),
+        "diversity": heat_map,
+        "no_diversity": no_diversity,
+        "curves": _curves(report),
+    }
+
+
+def confusion(report):
+    """Returns the confusion matrix as SVG."""
+    return plots.svg(report.plot_confusion())
+
+
+def before_temperature(probabilities, temperature):
+    """Returns what probabilities were before they were given at this temperature: `p ** temperature`, normed."""
+    p = np.maximum(probabilities.astype("float64"), np.finfo("float32").tiny) ** temperature
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def _reliability(report):
+    """Returns the reliability diagrams, before and after the ensemble's temperature where there is one."""
+    temperature = report.details.get("temperature")
+    tables = {"as the model gives them": report.probabilities}
+    if isinstance(temperature, float):
+        before = before_temperature(report.probabilities, temperature)
+        tables = {
+            "before temperature": before,
+            f"after temperature, {temperature:.3f}": report.probabilities,
+        }
+    return [
+        {
+            "caption": caption,
+            "svg": plots.svg(ensemble_plots.plot_reliability(p, report.y_true)),
+            "error": expected_calibration_error(p, report.y_true),
+            "log_loss": float(log_losses(report.y_true, p).mean()),
+        }
+        for caption, p in tables.items()
+    ]
+
+
+def _diversity(report):
+    """Returns the heat map of how often members differ in being right, or `None` and why there is none."""
+    members = report.member_probabilities
+    if len(members) < 2:
+        return None, ""
+    try:
+        table = diversity(np.stack(list(members.values()), axis=1), report.y_true, names=list(members))
+    # Of too few images, or of a member with its classes in another order: said instead of the map.
+    except ValueError as error:
+        return None, f"No map of diversity: {error}"
+    label = "share of images that just one gets right"
+    return plots.svg(ensemble_plots.plot_diversity(table, label=label)), ""
+
+
+def _curves(report):
+    return [
+        {"member": member, "metric": metric, "svg": plots.svg(plots.plot_history(history, metric))}
+        for member, history in report.history.items()
+        for metric in ("accuracy", "loss")
+        if metric in history
+    ]

@@ -83,7 +83,7 @@ def distill(
             Defaults to `None`: a stratified part of the images (`settings.validation_split`), whole groups.
         groups: Sequence `(n,)`, such as patients: a group is on one side of the split. Defaults to the dataset's.
         image_size: Int or `(height, width)`, of the images that a backbone takes. Defaults to the size of the given
-            `keras.Model`, or the ensemble's.
+            `keras.Model`, or the ensemble's where it has none.
         weights: `"imagenet"`, `None` (random, by `seed`) or a path, for a backbone given by name. Defaults to
             `"imagenet"`.
         store: A `FeatureStore`, its path, or `None`; the ensemble's answers are kept in it, by image, view and
@@ -117,7 +117,7 @@ def distill(
     settings = as_training(settings, "settings")
     _check_arguments(temperature, alpha, views, seed)
     num_classes, teacher_size = _check_teacher(ensemble)
-    network, is_new = _student(student, num_classes, image_size or teacher_size, weights, seed)
+    network, is_new = _student(student, num_classes, image_size, teacher_size, weights, seed)
     images, validation, _ = training_data(
         network,
         x,
@@ -223,7 +223,7 @@ def _logits(p):
     return keras.ops.log(keras.ops.maximum(p, _SMALLEST))
 
 
-def _student(student, num_classes, image_size, weights, seed):
+def _student(student, num_classes, image_size, teacher_size, weights, seed):
     """Returns the network that learns, and whether its head is new."""
     if isinstance(student, keras.Model) and _gives_probabilities(student):
         own = max(student.output_shape[-1], 2)
@@ -234,7 +234,9 @@ def _student(student, num_classes, image_size, weights, seed):
             )
         return renamed_copy(student, student.name), False
     is_model = isinstance(student, keras.Model)
-    member = build_member(student, num_classes, image_size=None if is_model else image_size, weights=weights)
+    if image_size is None and not (is_model and None not in student.input_shape[1:3]):
+        image_size = teacher_size
+    member = build_member(student, num_classes, image_size=image_size, weights=weights)
     network = reinitialised(member, seed)
     if is_model or read_spec(student)[1].get("weights", weights) is not None:
         backbone_of(network).set_weights(backbone_of(member).get_weights())

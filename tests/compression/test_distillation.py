@@ -184,6 +184,15 @@ def test_a_backbone_by_name_takes_the_size_that_is_asked_for(teacher, data):
     assert student.input_shape == (None, 32, 32, 3)
 
 
+def test_a_given_backbone_of_any_size_takes_images_of_the_ensemble_s():
+    images = keras.Input((None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(images))
+    for backbone, expected in ((keras.Model(images, pooled, name="any"), 16), (small(size=24), 24)):
+        network, is_new = distillation._student(backbone, 3, None, (16, 16), "imagenet", 0)
+        assert is_new
+        assert network.input_shape == (None, expected, expected, 3)
+
+
 def test_the_same_seed_gives_the_same_student(teacher, data):
     made = [
         distil(teacher, "CNN(filters=(4,))", *data, QUICK, weights=None, views=2, augmentation="flip", seed=seed)

@@ -131,7 +131,7 @@ def squeezed(x):
 
 def attended(x):
     x = layers.Dense(6)(layers.Reshape((8, 24))(x))
-    x = layers.Add()([x, layers.MultiHeadAttention(4, 3, value_dim=2)(x, value=x)])
+    x = layers.Add()([x, layers.MultiHeadAttention(4, 3)(x, value=x)])
     return layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 3, output_shape=8)(x, x, x))
 
 

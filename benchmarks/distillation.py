@@ -149,12 +149,12 @@ def row(lesson, found, teacher, minutes):
     alone = np.array(found["alone"])[:, 0]
     closed = (accuracies.mean() - alone.mean()) / (teacher[0] - alone.mean())
     each = ", ".join(f"{100 * share:.0f}" for share in (accuracies - alone) / (teacher[0] - alone))
-    spread = accuracies.std(ddof=1) if len(accuracies) > 1 else 0
+    spread = f" ± {accuracies.std(ddof=1):.4f}" if len(accuracies) > 1 else ""
     is_alone = lesson == "alone"
     return [
         f"student, {lesson}",
         len(accuracies),
-        f"{accuracies.mean():.4f} ± {spread:.4f}",
+        f"{accuracies.mean():.4f}{spread}",
         f"{losses.mean():.4f}",
         "" if is_alone else f"{100 * closed:.0f}",
         "" if is_alone else each,

@@ -88,7 +88,7 @@ def plot_class_scores(y, predictions, class_names=None, ax=None, *, score="f1"):
     )
     shown = labels if len(names) <= _MOST_CLASSES else np.argsort(scores[-1], kind="stable")[:_MOST_CLASSES]
     rows = np.arange(len(shown))
-    ax = own_axes(ax, (4.3, 1.15 + 0.3 * len(shown) + 0.2 * len(tables)))
+    ax = own_axes(ax, (3.4, 1.15 + 0.3 * len(shown) + 0.2 * len(tables)))
     for number, (name, values) in enumerate(zip(predictions, scores, strict=True)):
         is_last = number == len(tables) - 1
         # Shape and place tell classifiers apart, too, not colour alone; equal scores lie beside one another.

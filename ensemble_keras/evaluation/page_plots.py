@@ -78,8 +78,7 @@ def _diversity(report):
     # Of too few images, or of a member with its classes in another order: said instead of the map.
     except ValueError as error:
         return None, f"No map of diversity: {error}"
-    label = "share of images that just one gets right"
-    return plots.svg(ensemble_plots.plot_diversity(table, label=label)), ""
+    return plots.svg(ensemble_plots.plot_diversity(table)), ""
 
 
 def _curves(report):

@@ -10,18 +10,21 @@ import sklearn
 from ensemble_keras._version import __version__
 
 # What a model's card holds, in the order to be told, under what a reader calls it.
+_SETTINGS = {
+    "created": "made on",
+    "seed": "seed",
+    "image_size": "image size, pixels",
+    "filter": "resized by",
+    "temperature": "temperature",
+    "test_time_augmentation": "views at test time",
+    "weights_dtype": "weights kept as",
+}
 _MAKING = {
-    "created": "Made on",
-    "seed": "Seed",
-    "image_size": "Image size, pixels",
-    "filter": "Resized by",
     "members": "Members",
     "left_out": "Members left out",
     "weights": "Weights of the members",
-    "combiner": "Combiner",
-    "temperature": "Temperature",
     "member_temperatures": "Temperatures of the members",
-    "test_time_augmentation": "Views at test time",
+    "combiner": "Combiner",
     "limits": "Limits of cost",
     "validation": "Figures at fitting",
     "versions": "Versions when the model was saved",
@@ -59,7 +62,14 @@ def data(report):
 
 def making(report):
     """Returns what the model's card says of how it was made, by heading, and the versions that made this page."""
-    known = {heading: report.details[name] for name, heading in _MAKING.items() if _is_told(report.details.get(name))}
+    settings, known = (
+        {heading: report.details[name] for name, heading in part.items() if _is_told(report.details.get(name))}
+        for part in (_SETTINGS, _MAKING)
+    )
+    if isinstance(known.get("Combiner"), dict):
+        # Of a Keras layer's config, what any layer has tells nothing.
+        config = {k: v for k, v in known["Combiner"].get("config", {}).items() if k not in ("dtype", "trainable")}
+        known["Combiner"] = {**known["Combiner"], "config": config}
     versions = {
         "ensemble_keras": __version__,
         "Keras": f"{keras.__version__}, on {keras.backend.backend()}",
@@ -67,12 +77,12 @@ def making(report):
         "NumPy": np.__version__,
         "Python": platform.python_version(),
     }
-    return known | {"Versions that made this page": versions}
+    return ({"Settings": settings} if settings else {}) | known | {"Versions that made this page": versions}
 
 
 def rest(report):
     """Returns the details that stand nowhere else, by heading: what a user gave."""
-    shown = {*_MAKING, *_SHOWN, *(["data"] if _card_data(report) else [])}
+    shown = {*_SETTINGS, *_MAKING, *_SHOWN, *(["data"] if _card_data(report) else [])}
     return {str(name): content for name, content in report.details.items() if name not in shown}
 
 

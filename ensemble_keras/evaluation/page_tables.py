@@ -9,7 +9,13 @@ from ensemble_keras.measures.significance import p_text
 
 # Of a list or table in the details, more would bury the page.
 _MOST_ROWS = 50
-_HEADS = {"roc_auc": "ROC AUC", "f1": "F1", "macs": "multiply-accumulates", "latency_ms": "ms per image"}
+_HEADS = {
+    "roc_auc": "ROC AUC",
+    "f1": "F1",
+    "macs": "multiply-accumulates",
+    "latency_ms": "ms per image",
+    "mcc": "MCC",
+}
 _MISSING = "\N{EN DASH}"
 
 
@@ -18,7 +24,7 @@ def table(frame, most=None):
     shown = frame if most is None else frame.head(most)
     columns = [[cell(value, _digits(shown.iloc[:, k])) for value in shown.iloc[:, k]] for k in range(shown.shape[1])]
     return {
-        "head": [_HEADS.get(name, str(name).replace("_", " ")) for name in frame.columns],
+        "head": [_head(name) for name in frame.columns],
         "rows": list(zip(*columns, strict=True)),
         "numeric": [all(_is_number(text) for text in column) for column in columns],
         "left": len(frame) - len(shown),
@@ -30,7 +36,7 @@ def block(content):
     if isinstance(content, pd.DataFrame):
         return {"table": table(with_index(content), _MOST_ROWS)}
     if isinstance(content, dict):
-        return {"pairs": [(str(name).replace("_", " "), block(value)) for name, value in content.items()]}
+        return {"pairs": [(_head(name), block(value)) for name, value in content.items()]}
     if isinstance(content, list | tuple) and content and all(isinstance(item, dict) for item in content):
         return {"table": table(without_empty(_flat(content)), _MOST_ROWS)}
     if isinstance(content, list | tuple | np.ndarray | pd.Series):
@@ -83,6 +89,10 @@ def percents(low, high):
 def p_value(p):
     """Returns a p-value as text without its name, `"0.03"` or `"< 0.001"`."""
     return p_text(p).removeprefix("p ").removeprefix("= ")
+
+
+def _head(name):
+    return _HEADS.get(name, str(name).replace("_", " "))
 
 
 def _flat(records):

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import operator
 import pathlib
@@ -26,7 +27,7 @@ def public_objects():
         yield name, found
         if inspect.isclass(found):
             for method, value in vars(found).items():
-                if not method.startswith("_") and (callable(value) or isinstance(value, classmethod | property)):
+                if not method.startswith("_") and (callable(value) or isinstance(value, classmethod)):
                     yield f"{name}.{method}", getattr(found, method)
 
 
@@ -58,6 +59,14 @@ def test_public_name_has_a_docstring_that_begins_with_a_sentence(name):
     text = OBJECTS[name].__doc__
     assert text, f"{name} has no docstring"
     assert re.match(r"[A-Z`'].*[.:]", text.strip(), re.DOTALL)
+
+
+@pytest.mark.parametrize("name", [name for name, value in OBJECTS.items() if inspect.isclass(value)])
+def test_property_has_a_docstring_or_stands_among_the_attributes(name):
+    described = section(inspect.cleandoc(OBJECTS[name].__doc__), "Attributes")
+    for attribute, value in vars(OBJECTS[name]).items():
+        if isinstance(value, property | functools.cached_property) and not attribute.startswith("_"):
+            assert attribute in described or value.__doc__, attribute
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

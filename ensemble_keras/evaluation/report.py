@@ -43,6 +43,7 @@ class EvaluationReport:
             `metric_intervals`. Of two classes the second is the positive one.
         operating_point: `DataFrame` of sensitivity, specificity and predictive values at the chosen operating point,
             see `OperatingPoint.figures`; `None` where none was chosen.
+        chosen_point: That `OperatingPoint`, or `None`.
         prediction_sets: `DataFrame` of how often prediction sets hold the true class, of all images and of each
             class, see `set_figures`; `None` where none were fitted.
         uncertainty: `DataFrame` with one row per image: `confidence` and `entropy` of the prediction, and where

@@ -40,7 +40,7 @@ def occlusion(model, images, *, class_index=None, window=None, stride=None, fill
     images = check_pixels(model, images)
     squares = _squares(images.shape[1:3], window, stride)
     colors = _colors(images, fill)
-    network = keras.Model(model.inputs, model.outputs[-1], name=model.name) if has_graph(model) else model
+    network = keras.Model(model.inputs[0], model.outputs[-1], name=model.name) if has_graph(model) else model
     whole = predicted(network, lambda rows: images[rows], len(images), batch_size)
     classes = check_classes(class_index, len(images), whole.shape[1])
     classes = np.where(classes < 0, whole.argmax(axis=1), classes)

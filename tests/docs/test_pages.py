@@ -98,6 +98,7 @@ def test_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     names, replaced = {"__name__": "__main__"}, {}
     if page == "README.md":
         replaced = SMALLER
+        assert all(old in (ROOT / page).read_text() for old in replaced)
         names["x"], names["y"] = digits()
         write_class_folders(tmp_path / "xrays")
     for block in blocks(page):
@@ -137,12 +138,10 @@ def write_class_folders(folder):
         Image.fromarray(image).save(path)
 
 
-def paragraphs(page):
-    """Yields `(text, results)`: what stands between two mentions of saved results, and the files mentioned."""
-    text = (ROOT / page).read_text()
-    for part in re.split(r"\n\n(?=#)", text):
-        files = re.findall(r"`(benchmarks/results/\w+\.md)`", part)
-        yield part, files
+def sections(page):
+    """Yields `(text, files)` for each section of a page: its text, and the saved results that it names."""
+    for part in re.split(r"\n\n(?=#)", (ROOT / page).read_text()):
+        yield part, re.findall(r"`(benchmarks/results/\w+\.md)`", part)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -152,7 +151,7 @@ def test_scripts_results_and_examples_that_a_page_names_exist(page):
 
 
 def test_figures_of_how_it_works_stand_in_the_saved_results_that_it_names():
-    for part, files in paragraphs("docs/how-it-works.md"):
+    for part, files in sections("docs/how-it-works.md"):
         saved = "".join((ROOT / file).read_text() for file in files)
         # Figures with a decimal point; not names with numbers in them, such as MobileNetV2(alpha=0.35).
         figures = re.findall(r"(?<![=\w.])[+-]?\d+\.\d+(?![\w.]*\))", re.sub(r"\w+\(alpha=[\d.]+\)", "", part))

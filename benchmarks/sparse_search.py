@@ -55,7 +55,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", default="../shared", help="folder with data/cifar10")
     parser.add_argument("--name", default="sparse_search", help="of the saved table (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=7, help="of the sparse search (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=6, help="of the sparse search (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=6, help="default: %(default)s")
     parser.add_argument("--images", type=int, default=1500, help="training images (default: %(default)s)")
     parser.add_argument("--held", type=int, default=2000, help="validation images (default: %(default)s)")
@@ -133,8 +133,7 @@ def notes(options, tables):
         f"{options.images:,} training images, {options.epochs} epochs, one run; {options.held // 2:,} images choose, "
         f"as many others tell the accuracy: a standard error of it is {error:.1f} points at most",
         f"sparse: {len(sparse)} trials, {work(sparse, options.epochs) / 1e9:.2f} G multiply-accumulates of training "
-        f"for each image, {sparse['seconds'].sum():.0f} s; plain: {len(plain)} trials, "
-        f"{work(plain, options.epochs) / 1e9:.2f} G, {plain['seconds'].sum():.0f} s",
+        f"for each image; plain: {len(plain)} trials, {work(plain, options.epochs) / 1e9:.2f} G",
         f"of the wide networks' multiply-accumulates {100 * share.median():.0f} % were left (median; "
         f"{100 * share.min():.0f} to {100 * share.max():.0f} %)",
         f"trained from scratch against pruned and fine-tuned: {gains.mean():+.1f} points on average "

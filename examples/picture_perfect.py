@@ -8,7 +8,7 @@ Candidates train with the L1 norm of their weights in the loss (equation 1 of th
 become small, and train on; the best of them are joined by the mean of what they say (equation 2). The baselines train
 on the same images. The test images are looked at once, at the end. Printed and saved are the paper's tables:
 accuracy, precision, recall and F1; GFLOPs, times and size; the p-value of each comparison; confusion matrix and ROC.
-Measured: see benchmarks/results/picture_perfect.md.
+`benchmarks/picture_perfect.py` saves the tables of a run.
 """
 
 import argparse

@@ -1,10 +1,12 @@
+import concurrent.futures
+
 import keras
 import numpy as np
 import pytest
 from tiny_members import tiny_member
 
 from ensemble_keras.combiners.ensemble import build_ensemble
-from ensemble_keras.combiners.inference import batches_of, compiled
+from ensemble_keras.combiners.inference import batches_of, compiled, quietly_traced
 from ensemble_keras.combiners.voting import SoftVoting
 
 
@@ -52,3 +54,13 @@ def test_what_it_cannot_call_is_refused(model):
         compiled(keras.Model(model.inputs, [model.output, model.output]))
     with pytest.raises(ValueError, match="must be a `keras.Model` with one input and one output"):
         compiled("model.keras")
+
+
+def test_several_threads_get_what_one_does(rng):
+    member = tiny_member("a")
+    images = [rng.integers(0, 256, (n, 8, 8, 3), dtype="uint8") for n in (1, 7, 12, 20, 3, 9, 16, 5) * 3]
+    predict = compiled(member, batch_sizes=(1, 4, 8))
+    with quietly_traced(), concurrent.futures.ThreadPoolExecutor(4) as workers:
+        found = list(workers.map(predict.run, images))
+    for x, p in zip(images, found, strict=True):
+        np.testing.assert_allclose(p, member.predict(x, verbose=0), rtol=0, atol=1e-5)

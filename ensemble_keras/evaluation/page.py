@@ -79,7 +79,7 @@ def _content(report, baseline, heat_maps):
         "answers": table(_answers(report.risk_coverage)),
         **_data(report),
         "making": {heading: block(content) for heading, content in page_provenance.making(report).items()},
-        "details": {heading: block(content) for heading, content in page_provenance.rest(report).items()},
+        "details": {_title(name): block(content) for name, content in page_provenance.rest(report).items()},
         **page_plots.plots_of(report),
     }
 
@@ -89,7 +89,8 @@ def _data(report):
     return {
         "data_classes": table(found["classes"]),
         "data_facts": {part: block(facts) for part, facts in found["facts"].items() if facts},
-        "data_problems": {problem: block(listed) for problem, listed in found["problems"].items()},
+        "data_problems": {problem: block(listed) for problem, listed in found["problems"].items() if len(listed)},
+        "data_clean": [_lower(problem) for problem, listed in found["problems"].items() if not len(listed)],
     }
 
 
@@ -137,15 +138,29 @@ def _out_of_fold(board):
     if not {"difference", "low", "high"} <= set(board.columns):
         return without_empty(board)
     kept = board.drop(columns=[name for name in _COSTS[3:] if name in board])
+    kept["accuracy"] = [_points(accuracy) for accuracy in board["accuracy"]]
     kept["low"] = [_points(*ends, signed=True) for ends in zip(board["low"], board["high"], strict=True)]
     kept["difference"] = [_points(difference, signed=True) for difference in board["difference"]]
-    names = {"difference": "gain over the best member, points", "low": "gain's 95 % interval"}
+    names = {
+        "accuracy": "accuracy, %",
+        "difference": "gain over the best member, points",
+        "low": "gain's 95 % interval",
+    }
     return without_empty(kept.drop(columns="high").rename(columns=names))
 
 
 def _costs(board):
     board = with_index(board)
     return without_empty(board[[name for name in _COSTS if name in board]])
+
+
+def _title(name):
+    text = str(name).replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _lower(text):
+    return text[:1].lower() + text[1:]
 
 
 def _points(*shares, signed=False):

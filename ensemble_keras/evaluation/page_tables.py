@@ -108,15 +108,15 @@ def _flat(records):
             else:
                 row |= {f"{name}_{inner}": of for inner, of in value.items()}
         rows.append(row)
-    return pd.DataFrame(rows)
+    # Whole numbers stay so where some records have none.
+    return pd.DataFrame(rows, dtype=object)
 
 
 def _digits(column):
     """Returns how many decimals a column of numbers gets, so that they stand under one another."""
-    if not pd.api.types.is_float_dtype(column):
-        return None
-    largest = np.nanmax(np.abs(column.to_numpy(float, na_value=np.nan)), initial=0)
-    return 3 if largest < 10 else 1 if largest < 1000 else 0
+    real = [value for value in column if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)]
+    largest = max((abs(value) for value in real if np.isfinite(value)), default=None)
+    return None if largest is None else 3 if largest < 10 else 1 if largest < 1000 else 0
 
 
 def _is_number(text):

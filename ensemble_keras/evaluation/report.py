@@ -51,6 +51,11 @@ class EvaluationReport:
             `ensemble_keras.uncertainty`.
         risk_coverage: `DataFrame`: the accuracy of the images that are answered, the surest first; see
             `ensemble_keras.risk_coverage`.
+        groups: Group of each image, or `None`.
+        images: The `ImageDataset`, of which the page shows some; `None` where it was not given.
+        chosen_point: The `OperatingPoint` that is judged here, or `None`.
+        explained: What heat maps are made of: the model, a dict from its members' names to those that are shown, and
+            its `(height, width)`; `None` where the report was made `from_predictions`.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ def example(monkeypatch):
 def test_picture_perfect_prints_the_tables_of_the_paper(example, tmp_path, capsys):
     table = example.main(["--smoke", "--images", "120", "--members", "2", "--output", str(tmp_path)])
     printed = capsys.readouterr().out
-    assert "96 images to train on, 24 to choose by, 360 for the end" in printed
+    assert "100 images to train on, 20 to choose by, 360 for the end" in printed
     assert table.index.tolist() == MODELS
     assert table.columns.tolist() == ["accuracy", "precision", "recall", "F1"]
     model = keras.saving.load_model(tmp_path / "ensemble.keras")

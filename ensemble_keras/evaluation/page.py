@@ -59,7 +59,7 @@ def _content(report, baseline, heat_maps):
     """Returns what the template shows, by name; tables as `page_tables.table` makes them."""
     board = report.leaderboard
     images = None if report.images is None else page_images.cell_images(report)
-    telling, no_maps = ({}, "") if images is None else page_images.telling_images(report, heat_maps)
+    telling, about_maps = ({}, "") if images is None else page_images.telling_images(report, heat_maps)
     return {
         "report": report,
         "version": __version__,
@@ -73,7 +73,7 @@ def _content(report, baseline, heat_maps):
         "mistakes": _mistakes(report.confusion),
         "images": images,
         "telling": telling,
-        "no_maps": no_maps,
+        "about_maps": about_maps,
         "operating_point": None if report.operating_point is None else table(_shares(report.operating_point)),
         "prediction_sets": None if report.prediction_sets is None else table(_sets(report.prediction_sets)),
         "answers": table(_answers(report.risk_coverage)),

@@ -14,8 +14,12 @@ from ensemble_keras.evaluation.page_tables import percent
 _PER_CELL = 12
 _MOST = 300
 _TELLING = 8
-_MOST_MAPS = 160
+_MOST_MAPS = 400
 _SMALL, _MAP, _LARGE = 96, 112, 192
+_ABOUT_MAPS = (
+    "Grad-CAM shows where the evidence for the class lies that the whole model predicts: the brighter, the more. "
+    "Where an image stays as it is, there is none."
+)
 
 
 def cell_images(report):
@@ -51,7 +55,8 @@ def telling_images(report, heat_maps=True):
         heat_maps: Whether Grad-CAM is computed, where the report has its model.
 
     Returns:
-        A dict from `"wrong"` and `"unsure"` to lists of dicts, and a sentence why there are no heat maps, or `""`.
+        A dict from `"wrong"` and `"unsure"` to lists of dicts, and what to know of the heat maps, or why there are
+        none.
     """
     confidence = report.probabilities.max(axis=1)
     wrong = np.flatnonzero(report.probabilities.argmax(axis=1) != report.y_true)
@@ -60,13 +65,13 @@ def telling_images(report, heat_maps=True):
         "unsure": np.argsort(confidence, kind="stable")[:_TELLING],
     }
     rows = np.unique(np.concatenate(list(chosen.values())))
-    maps, reason = _heat_maps(report, rows) if heat_maps else ({}, "Heat maps were not asked for.")
+    maps, about = _heat_maps(report, rows) if heat_maps else ({}, "Heat maps were not asked for.")
     large = pixels(report.images, rows, _LARGE)
     drawn = {name: overlay(pixels(report.images, rows, _MAP), own) for name, own in maps.items()}
     cards = {
         row: _card(report, row, large[k], {name: d[k] for name, d in drawn.items()}) for k, row in enumerate(rows)
     }
-    return {kind: [cards[row] for row in of] for kind, of in chosen.items()}, reason
+    return {kind: [cards[row] for row in of] for kind, of in chosen.items()}, about
 
 
 def pixels(images, rows, size):
@@ -99,7 +104,7 @@ def _card(report, row, image, maps):
 
 
 def _heat_maps(report, rows):
-    """Returns Grad-CAM of the predicted classes by the names of votes, and a sentence why there is none, or `""`.
+    """Returns Grad-CAM of the predicted classes by the names of votes, and what to know of it, or why there is none.
 
     A model may have none, such as one of attention alone: its own words stand on the page.
     """
@@ -113,6 +118,8 @@ def _heat_maps(report, rows):
         return {}, f"No heat maps: {error}"
     joined = sum(votes[name][:, None, None] * maps[name] for name in maps)
     shown = {"ensemble" if report.member_probabilities else "model": joined}
-    if report.member_probabilities and len(rows) * len(maps) <= _MOST_MAPS:
+    if len(rows) * len(maps) > _MOST_MAPS:
+        return shown, f"{_ABOUT_MAPS} Of so many members only their joint map is shown."
+    if report.member_probabilities:
         shown |= {names.get(name, name): own for name, own in maps.items()}
-    return shown, ""
+    return shown, _ABOUT_MAPS

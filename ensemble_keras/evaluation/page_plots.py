@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensemble_keras.evaluation import class_plots, ensemble_plots, plots
+from ensemble_keras.evaluation import ensemble_plots, plots
 from ensemble_keras.measures.calibration import expected_calibration_error
 from ensemble_keras.measures.diversity import diversity
 from ensemble_keras.measures.metrics import log_losses
@@ -12,18 +12,16 @@ _SCORES = ("precision", "recall", "f1")
 
 def plots_of(report):
     """Returns the plots of a report by name, each a text of SVG, a list of such with captions, or `None`."""
-    y, p, names = report.y_true, report.probabilities, report.class_names
-    tables = report.member_probabilities | {"ensemble" if report.member_probabilities else "model": p}
     heat_map, no_diversity = _diversity(report)
     return {
         "confusion_plot": confusion(report),
         "members_plot": plots.svg(report.plot_members()),
         "roc": plots.svg(report.plot_roc()),
-        "precision_recall": plots.svg(class_plots.plot_precision_recall(y, p, names)),
+        "precision_recall": plots.svg(report.plot_precision_recall()),
         "class_scores": [
             {
                 "caption": f"{'F1' if score == 'f1' else score} of each class, by classifier",
-                "svg": plots.svg(class_plots.plot_class_scores(y, tables, names, score=score)),
+                "svg": plots.svg(report.plot_class_scores(score=score)),
             }
             for score in _SCORES
         ],

@@ -298,6 +298,24 @@ class EvaluationReport:
         """Draws the ROC curves and returns their axes; see `plots.plot_roc`."""
         return _plots().plot_roc(self.y_true, self.probabilities, self.class_names, ax)
 
+    def plot_precision_recall(self, ax=None):
+        """Draws the precision-recall curves and returns their axes; see `class_plots.plot_precision_recall`."""
+        return _class_plots().plot_precision_recall(self.y_true, self.probabilities, self.class_names, ax)
+
+    def plot_class_scores(self, ax=None, *, score="f1"):
+        """Draws what members and ensemble make of each class and returns the axes.
+
+        Args:
+            ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+            score: `"precision"`, `"recall"` or `"f1"`. Defaults to `"f1"`.
+
+        Raises:
+            ValueError: If the score is unknown.
+        """
+        name = "ensemble" if self.member_probabilities else "model"
+        tables = {**self.member_probabilities, name: self.probabilities}
+        return _class_plots().plot_class_scores(self.y_true, tables, self.class_names, ax, score=score)
+
     def plot_history(self, member=None, metric="accuracy", ax=None):
         """Draws the training and validation curves of a member and returns their axes.
 
@@ -433,6 +451,12 @@ def _uncertainty_plots():
     from ensemble_keras.evaluation import uncertainty_plots
 
     return uncertainty_plots
+
+
+def _class_plots():
+    from ensemble_keras.evaluation import class_plots
+
+    return class_plots
 
 
 def _page():

@@ -102,8 +102,8 @@ def model():
 def test_heat_maps_are_those_of_the_predicted_class(model, rng):
     images, y = rng.integers(0, 256, (5, 8, 8, 3), dtype="uint8"), np.arange(5) % 3
     report = EvaluationReport.from_model(model, images, y, member_names={"one": "First"})
-    shown, reason = page_images.telling_images(report)
-    assert reason == ""
+    shown, about = page_images.telling_images(report)
+    assert about.startswith("Grad-CAM shows where")
     for card in shown["unsure"]:
         row = int(card["name"].removeprefix("row "))
         assert [vote["name"] for vote in card["votes"]] == ["ensemble", "First", "two"]
@@ -114,6 +114,14 @@ def test_heat_maps_are_those_of_the_predicted_class(model, rng):
     unasked, reason = page_images.telling_images(report, heat_maps=False)
     assert unasked["unsure"][0]["votes"][0]["map"] is None
     assert reason == "Heat maps were not asked for."
+
+
+def test_of_many_members_the_joint_map_is_shown(model, rng, monkeypatch):
+    monkeypatch.setattr(page_images, "_MOST_MAPS", 9)
+    images, y = rng.integers(0, 256, (5, 8, 8, 3), dtype="uint8"), np.arange(5) % 3
+    shown, about = page_images.telling_images(EvaluationReport.from_model(model, images, y))
+    assert about.endswith("Of so many members only their joint map is shown.")
+    assert [vote["map"] is None for vote in shown["unsure"][0]["votes"]] == [False, True, True]
 
 
 def test_a_model_without_maps_says_so(rng, tmp_path):

@@ -210,6 +210,9 @@ def test_a_report_plots_its_own_figures(report):
     assert len(report.plot_confusion(normalize=True).texts) == 9
     assert len(report.plot_roc().get_legend().get_texts()) == 4
     assert len(report.plot_members().get_yticklabels()) == 3
+    assert len(report.plot_precision_recall().get_legend().get_texts()) == 4
+    names = [text.get_text() for text in report.plot_class_scores(score="recall").get_legend().get_texts()]
+    assert names == ["VGG16", "<i>other", "ensemble"]
 
 
 @pytest.fixture

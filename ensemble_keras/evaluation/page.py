@@ -33,7 +33,7 @@ _FIGURES = {
     "brier_score": "Brier score",
     "calibration_error": "calibration error",
 }
-_COSTS = ("name", "kind", "chosen", "parameters", "macs", "latency_ms", "seconds")
+_COSTS = ("parameters", "macs", "latency_ms", "seconds")
 
 
 def write(report, path, baseline=None, heat_maps=True):
@@ -137,7 +137,7 @@ def _out_of_fold(board):
     board = with_index(board)
     if not {"difference", "low", "high"} <= set(board.columns):
         return without_empty(board)
-    kept = board.drop(columns=[name for name in _COSTS[3:] if name in board])
+    kept = board.drop(columns=[name for name in _COSTS if name in board])
     kept["accuracy"] = [_points(accuracy) for accuracy in board["accuracy"]]
     kept["low"] = [_points(*ends, signed=True) for ends in zip(board["low"], board["high"], strict=True)]
     kept["difference"] = [_points(difference, signed=True) for difference in board["difference"]]
@@ -151,7 +151,7 @@ def _out_of_fold(board):
 
 def _costs(board):
     board = with_index(board)
-    return without_empty(board[[name for name in _COSTS if name in board]])
+    return without_empty(board[[name for name in ("name", "kind", "chosen", *_COSTS) if name in board]])
 
 
 def _title(name):

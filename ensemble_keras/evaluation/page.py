@@ -66,7 +66,7 @@ def _content(report, baseline, heat_maps):
         "figures": _figures(report),
         "members": table(_members(report)),
         "leaderboard": None if board is None else table(_out_of_fold(board)),
-        "costs": None if board is None else table(_costs(board)),
+        "costs": table(_costs(board)) if board is not None and {*_COSTS} & {*board.columns} else None,
         "per_class": table(report.per_class),
         "changes": None if baseline is None else table(report.changes_per_class(baseline)),
         "confusion": _confusion(report),

@@ -235,3 +235,6 @@ def test_a_leaderboard_of_a_fit_is_shown_with_its_costs(rng, tmp_path):
     page = written(EvaluationReport.from_predictions(y, p, leaderboard=board), tmp_path / "report.html")
     for text in ("-15.0 to -5.0", "<h3>Cost</h3>", "1,234,567", "multiply-accumulates"):
         assert text in page
+    without = board.drop(columns=["seconds", "macs"])
+    page = written(EvaluationReport.from_predictions(y, p, leaderboard=without), tmp_path / "without.html")
+    assert "<h3>Cost</h3>" not in page

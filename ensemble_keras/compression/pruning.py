@@ -19,7 +19,7 @@ from ensemble_keras.members.trainer import Trainer, result_arrays, weight_arrays
 from ensemble_keras.members.training_data import training_data
 from ensemble_keras.runs import Run
 
-# λ of each penalty where none is given: what took a small network to the default target without loss.
+# λ of each penalty where none is given. Slimming's beat 3e-4 in a trial on CIFAR-10; the others' are rough.
 _STRENGTHS = {"slimming": 1e-3, "l1": 1e-5, "group_lasso": 1e-4}
 
 

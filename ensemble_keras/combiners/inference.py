@@ -54,7 +54,7 @@ class Compiled:
         # A model of its own: the user's keeps what it has compiled.
         self.model = fold_batch_norms(keras.Model(model.inputs, model.outputs[0], name=model.name))
         self._width = tuple(model.output_shape[1:])
-        self._lock = threading.Lock()
+        self._lock, self._traced = threading.Lock(), set()
 
     def __call__(self, x):
         """Returns the outputs for an array `(n, …)`, float32."""
@@ -62,12 +62,21 @@ class Compiled:
             return self.run(np.asarray(x))
 
     def run(self, x):
-        """As a call, to be made within `quietly_traced`; from several threads, one at a time."""
+        """As a call, to be made within `quietly_traced`, also from several threads."""
         outputs = np.empty((len(x), *self._width), "float32")
+        for start, size in batches_of(len(x), self.batch_sizes):
+            part = x[start : start + size]
+            outputs[start : start + size] = self._step(_filled(part, size))[: len(part)]
+        return outputs
+
+    def _step(self, batch):
+        """Runs the compiled step; of several threads one at a time, but on TensorFlow once its size is compiled."""
+        # On JAX a model holds the state of the call that is under way.
+        if len(batch) in self._traced and keras.backend.backend() == "tensorflow":
+            return self.model.predict_on_batch(batch)
         with self._lock:
-            for start, size in batches_of(len(x), self.batch_sizes):
-                part = x[start : start + size]
-                outputs[start : start + size] = self.model.predict_on_batch(_filled(part, size))[: len(part)]
+            outputs = self.model.predict_on_batch(batch)
+        self._traced.add(len(batch))
         return outputs
 
 

@@ -387,7 +387,7 @@ def test_evaluate_says_which_images_it_was_trained_on(data, tmp_path):
     pairs = report.details["training images among the test images"]
     assert pairs[["train_index", "test_index"]].to_numpy().tolist() == [[0, 8], [1, 9]]
     report.to_html(tmp_path / "r.html")
-    assert "training images among the test images" in (tmp_path / "r.html").read_text()
+    assert "Training images among the test images" in (tmp_path / "r.html").read_text()
     with pytest.warns(UserWarning, match=r"3 pairs of images .*\(3 group\)"):
         fitted.evaluate(new)
     with pytest.raises(ValueError, match="2 pairs of images"):

@@ -368,7 +368,7 @@ def test_a_size_may_have_two_sides_and_copies_of_training_images_are_said_once(h
         assert cli.main(["fit", "train", *one, *outputs, "--image-size", "24x16", "--test", test]) == 0
     assert capsys.readouterr().err.count("3 pairs of images are in the training and the test data") == 1
     assert ek.load_ensemble(tmp_path / "q.keras")[0].input_shape == (None, 24, 16, 3)
-    assert (tmp_path / "r.html").read_text().count("training images among the test images") == 1
+    assert (tmp_path / "r.html").read_text().count("Training images among the test images</h3>") == 1
 
 
 @pytest.mark.usefixtures("wrong_inputs", "here")

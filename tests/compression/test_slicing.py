@@ -85,7 +85,11 @@ def test_a_searched_network_without_its_silent_channels_says_the_same(family, se
     family = get_family(family)
     genome = random_genome(family, np.random.default_rng(seed))
     model = network(lambda x: family.build(layers.Rescaling(1 / 127.5, -1)(x), genome), (16, 16, 3))
-    check_removal_changes_nothing(model)
+    if family.name == "cnn" and genome["norm"] == "layer":
+        # It looks at all channels of a place together: none can go.
+        assert channel_groups(model) == []
+    else:
+        check_removal_changes_nothing(model)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,19 @@ import numpy as np
 from sklearn import metrics as sk
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.evaluation.plots import BLUE, COLORS, GRID, INK, VERMILLION, legend_below, own_axes, shortened
+from ensemble_keras.evaluation.plots import (
+    BLUE,
+    COLORS,
+    GRID,
+    INK,
+    VERMILLION,
+    against_the_rest,
+    curves_size,
+    legend_below,
+    own_axes,
+    shortened,
+)
 
-_MOST_CURVES = 6
 _MOST_CLASSES = 25
 _MARKERS = "osD^vP*X<>"
 _SCORES = ("precision", "recall", "f1")
@@ -31,13 +41,11 @@ def plot_precision_recall(y, probabilities, class_names=None, ax=None):
         The axes.
     """
     num_classes = probabilities.shape[1]
-    names = [shortened(name) for name in (range(num_classes) if class_names is None else class_names)]
-    there = [k for k in ([1] if num_classes == 2 else range(num_classes)) if 0 < np.sum(y == k) < len(y)]
-    curves = {k: sk.precision_recall_curve(y == k, probabilities[:, k])[:2] for k in there}
-    areas = {k: sk.average_precision_score(y == k, probabilities[:, k]) for k in there}
-    shown = there if len(there) <= _MOST_CURVES else sorted(there, key=areas.get)[: _MOST_CURVES - 1]
-    ax = own_axes(ax, (4.3, 4.35 + 0.215 * (len(shown) + (num_classes > 2))))
-    if num_classes > 2 and there:
+    names, curves, areas, shown = against_the_rest(
+        y, probabilities, class_names, sk.precision_recall_curve, sk.average_precision_score
+    )
+    ax = own_axes(ax, curves_size(shown, num_classes))
+    if num_classes > 2 and curves:
         recalls = np.linspace(0, 1, 201)
         mean = np.mean([_precision_at(recalls, *curve) for curve in curves.values()], axis=0)
         label = f"macro mean, AP {np.mean(list(areas.values())):.3f}"
@@ -46,10 +54,10 @@ def plot_precision_recall(y, probabilities, class_names=None, ax=None):
         precision, recall = curves[k]
         label = f"{names[k]}, AP {areas[k]:.3f}"
         ax.plot(recall, precision, color=color, linewidth=1.6, label=label, drawstyle="steps-post")
-    if num_classes == 2 and there:
+    if num_classes == 2 and curves:
         share = np.mean(y == 1)
         ax.axhline(share, color=GRID, linewidth=1, linestyle=(0, (4, 4)), label=f"by chance, {share:.3f}")
-    if not there:
+    if not curves:
         ax.plot([], [], color="none", label="no curve: images of one class only")
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     ax.set_xlabel("recall")

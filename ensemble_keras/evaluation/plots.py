@@ -85,6 +85,34 @@ def plot_confusion(confusion, class_names=None, ax=None, *, normalize=False):
     return ax
 
 
+def against_the_rest(y, probabilities, class_names, curve, area):
+    """Returns the curves of class 1 for two classes, else of each class against the rest.
+
+    Args:
+        y: Class indices of shape `(n,)`.
+        probabilities: Array of shape `(n, num_classes)`.
+        class_names: List of names, or `None`: 0, 1, ...
+        curve: Function from truth and scores, arrays `(n,)`, to two arrays and their thresholds.
+        area: Function from these to a float.
+
+    Returns:
+        The names, shortened; two dicts by the index of each class that has images and is not all of them, its curve
+        and its area; and the indices of the classes to draw: all up to six, else the five with the smallest areas.
+    """
+    num_classes = probabilities.shape[1]
+    names = [shortened(name) for name in (range(num_classes) if class_names is None else class_names)]
+    there = [k for k in ([1] if num_classes == 2 else range(num_classes)) if 0 < np.sum(y == k) < len(y)]
+    curves = {k: curve(y == k, probabilities[:, k])[:2] for k in there}
+    areas = {k: float(area(y == k, probabilities[:, k])) for k in there}
+    shown = there if len(there) <= _MOST_CURVES else sorted(there, key=areas.get)[: _MOST_CURVES - 1]
+    return names, curves, areas, shown
+
+
+def curves_size(shown, num_classes):
+    """Returns the size in inches of a square plot of curves with the legend below it."""
+    return 4.3, 4.35 + 0.215 * (len(shown) + (num_classes > 2))
+
+
 def plot_roc(y, probabilities, class_names=None, ax=None):
     """Draws ROC curves: of class 1 for two classes, else of each class against the rest and their macro mean.
 
@@ -101,14 +129,10 @@ def plot_roc(y, probabilities, class_names=None, ax=None):
         The axes.
     """
     num_classes = probabilities.shape[1]
-    names = [shortened(name) for name in (range(num_classes) if class_names is None else class_names)]
-    there = [k for k in ([1] if num_classes == 2 else range(num_classes)) if 0 < np.sum(y == k) < len(y)]
-    curves = {k: sk.roc_curve(y == k, probabilities[:, k])[:2] for k in there}
-    areas = {k: float(np.trapezoid(curves[k][1], curves[k][0])) for k in there}
-    shown = there if len(there) <= _MOST_CURVES else sorted(there, key=areas.get)[: _MOST_CURVES - 1]
-    ax = own_axes(ax, (4.3, 4.35 + 0.215 * (len(shown) + (num_classes > 2))))
+    names, curves, areas, shown = against_the_rest(y, probabilities, class_names, sk.roc_curve, sk.roc_auc_score)
+    ax = own_axes(ax, curves_size(shown, num_classes))
     ax.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle=(0, (4, 4)))
-    if num_classes > 2 and there:
+    if num_classes > 2 and curves:
         rates = np.linspace(0, 1, 201)
         mean = np.mean([np.interp(rates, *curve) for curve in curves.values()], axis=0)
         mean[0] = 0
@@ -116,7 +140,7 @@ def plot_roc(y, probabilities, class_names=None, ax=None):
         ax.plot(rates, mean, color=INK, linewidth=2.2, label=label)
     for color, k in zip(COLORS, shown, strict=False):
         ax.plot(*curves[k], color=color, linewidth=1.6, label=f"{names[k]}, AUC {areas[k]:.3f}")
-    if not there:
+    if not curves:
         ax.plot([], [], color="none", label="no curve: images of one class only")
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     ax.set_xlabel("false positive rate")

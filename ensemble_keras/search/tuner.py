@@ -452,6 +452,8 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
             run_units(self._work(), ask, tell, executor=executor, workers=workers)
         if best := self.completed_trials():
+            # Once more: a search that was killed as its last trial ended had no time for it.
+            self._tidy()
             self._write_champion(best[0])
 
     def _tell_of_an_early_end(self):

@@ -132,6 +132,23 @@ def test_a_finished_search_returns_at_once_and_a_larger_one_goes_on(searched, mo
     assert set(before) < set(larger.leaderboard()["genome"])
 
 
+def test_a_search_killed_as_its_last_trial_ended_still_writes_its_tables(tmp_path, monkeypatch):
+    def search():
+        tuner = GeneticSearch(tiny_space(), max_trials=2, population_size=3, keep=1, directory=tmp_path)
+        tuner.search(*tiny_images(), epochs=1, verbose=0)
+
+    def killed(tuner):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(GeneticSearch, "_tidy", killed)
+            search()
+    search()
+    assert pd.read_csv(tmp_path / "search" / "trials.csv")["status"].tolist() == ["COMPLETED", "COMPLETED"]
+    assert len(list((tmp_path / "search" / "weights").iterdir())) == 1
+
+
 def test_what_killed_writers_left_is_removed_but_not_that_of_other_searches(searched):
     left = project(searched) / "stats" / "trial" / ".1-left.partial.json"
     written_by_another = project(searched).parent / "evaluations" / ".a-being-written.partial.npz"

@@ -20,9 +20,9 @@ from ensemble_keras.evaluation.page_tables import (
 )
 from ensemble_keras.runs import atomic_path
 
-_WORST_PAIRS = 10
-# Beyond, the matrix would not fit a screen: a picture of it, and buttons for the most frequent mistakes.
+# Beyond, the matrix would not fit a screen: a picture of it, and buttons for more of the most frequent mistakes.
 _MOST_CELLS = 15
+_FEW_MISTAKES, _MANY_MISTAKES = 10, 25
 _FIGURES = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
@@ -58,7 +58,8 @@ def fragment(report):
 def _content(report, baseline, heat_maps):
     """Returns what the template shows, by name; tables as `page_tables.table` makes them."""
     board = report.leaderboard
-    images = None if report.images is None else page_images.cell_images(report)
+    mistakes = _mistakes(report.confusion)
+    images = None if report.images is None else page_images.cell_images(report, [pair["cell"] for pair in mistakes])
     telling, about_maps = ({}, "") if images is None else page_images.telling_images(report, heat_maps)
     return {
         "report": report,
@@ -70,7 +71,7 @@ def _content(report, baseline, heat_maps):
         "per_class": table(report.per_class),
         "changes": None if baseline is None else table(report.changes_per_class(baseline)),
         "confusion": _confusion(report),
-        "mistakes": _mistakes(report.confusion),
+        "mistakes": mistakes,
         "images": images,
         "telling": telling,
         "about_maps": about_maps,
@@ -223,7 +224,8 @@ def _mistakes(confusion):
     counts = confusion.to_numpy().copy()
     totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
-    worst = [np.unravel_index(i, counts.shape) for i in np.argsort(-counts, axis=None, kind="stable")[:_WORST_PAIRS]]
+    listed = _FEW_MISTAKES if len(counts) <= _MOST_CELLS else _MANY_MISTAKES
+    worst = [np.unravel_index(i, counts.shape) for i in np.argsort(-counts, axis=None, kind="stable")[:listed]]
     names = confusion.index
     return [
         {

@@ -22,11 +22,12 @@ _ABOUT_MAPS = (
 )
 
 
-def cell_images(report):
+def cell_images(report, first=()):
     """Returns for cells `"true-predicted"` of the confusion matrix their surest images, mistakes before the others.
 
     Args:
         report: An `EvaluationReport` that has its images.
+        first: Cells that get all their images, as far as there is room, before others get any. Defaults to none.
 
     Returns:
         A dict from cells to lists of dicts with `name`, `confidence` and `source`, a data URI.
@@ -37,11 +38,15 @@ def cell_images(report):
     for row in np.argsort(-confidence, kind="stable"):
         cells.setdefault((int(report.y_true[row]), int(predicted[row])), []).append(int(row))
     # The surest of every cell, then the second surest, ...; of all these, mistakes first.
-    turns = [(true == said, place, true, said) for (true, said), rows in cells.items() for place in range(len(rows))]
-    chosen = [turn for turn in sorted(turns) if turn[1] < _PER_CELL][:_MOST]
-    rows = [cells[true, said][place] for _, place, true, said in chosen]
+    turns = [
+        (f"{true}-{said}" not in first, true == said, place, true, said)
+        for (true, said), rows in cells.items()
+        for place in range(min(len(rows), _PER_CELL))
+    ]
+    chosen = [turn[2:] for turn in sorted(turns)[:_MOST]]
+    rows = [cells[true, said][place] for place, true, said in chosen]
     names, found = report.images.names, {}
-    for (_, _, true, said), row, image in zip(chosen, rows, pixels(report.images, rows, _SMALL), strict=True):
+    for (_, true, said), row, image in zip(chosen, rows, pixels(report.images, rows, _SMALL), strict=True):
         shown = {"name": names[row], "confidence": percent(confidence[row]), "source": data_uri(image)}
         found.setdefault(f"{true}-{said}", []).append(shown)
     return found

@@ -94,6 +94,18 @@ def test_images_to_look_at_are_the_surest_mistakes_and_the_least_sure(rng):
     ]
 
 
+def test_every_mistake_that_can_be_chosen_has_its_images(rng, tmp_path):
+    # A mistake of the last class, which comes after more other ones than there are images kept.
+    p, y = sample(rng, 3000, 100)
+    p[y == 99] = np.eye(100)[0]
+    report = EvaluationReport.from_predictions(y, p, images=np.zeros((3000, 8, 8, 3), "uint8"))
+    page = written(report, tmp_path / "report.html")
+    kept, pairs = embedded(page), re.findall(r'class="pair" data-cell="(\S+)" data-count="(\d+)"', page)
+    assert pairs[0] == ("99-0", str((y == 99).sum()))
+    assert len(pairs) == 25
+    assert [len(kept[cell]) for cell, _ in pairs] == [min(int(count), 12) for _, count in pairs]
+
+
 @pytest.fixture(scope="module")
 def model():
     return build_ensemble([tiny_member("one", 3), tiny_member("two", 3)], SoftVoting())
@@ -198,7 +210,7 @@ def test_many_classes_have_a_picture_of_their_matrix_and_buttons_for_mistakes(rn
     p, y = sample(rng, 400, 20)
     page = written(EvaluationReport.from_predictions(y, p), tmp_path / "report.html")
     assert 'class="cell"' not in page
-    assert page.count('class="pair"') == 10
+    assert page.count('class="pair"') == 25
     few = written(EvaluationReport.from_predictions(*sample(rng, 90, 3)[::-1]), tmp_path / "report.html")
     assert few.count('class="cell"') == 9
 

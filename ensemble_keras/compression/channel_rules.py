@@ -250,9 +250,18 @@ def _einsum_dense(call):
 def _recurrent(call):
     layer = call.layer
     # An initial state, or states given back, would be tied to the units, too.
-    if len(call.inputs) > 1 or layer.return_state:
+    if len(call.inputs) > 1 or not _is_plain_recurrence(layer):
         return None
     return _unit_labels(call, layer)
+
+
+def _is_plain_recurrence(layer):
+    """Whether each unit gives one channel, does not look at the others' gates, and gives 0 without its weights."""
+    if type(layer) not in _GATES or layer.return_state:
+        return False
+    gate = getattr(layer, "recurrent_activation", keras.activations.linear)
+    alone = layer.activation in _ELEMENTWISE and gate in _ELEMENTWISE
+    return alone and not keras.ops.convert_to_numpy(layer.activation(keras.ops.zeros(1))).any()
 
 
 def _unit_labels(call, layer, part=""):
@@ -267,8 +276,7 @@ def _unit_labels(call, layer, part=""):
 
 def _bidirectional(call):
     layer, parts = call.layer, [call.layer.forward_layer, call.layer.backward_layer]
-    known = all(type(part) in _GATES and not part.return_state for part in parts)
-    if len(call.inputs) > 1 or not known or layer.merge_mode is None:
+    if len(call.inputs) > 1 or not all(map(_is_plain_recurrence, parts)) or layer.merge_mode is None:
         return None
     both = [_unit_labels(call, part, part.name) for part in parts]
     return np.concatenate(both) if layer.merge_mode == "concat" else call.trace.join(*both)

@@ -24,7 +24,8 @@ class Constants:
     1802.00124, section 4). A channel that is not constant counts with its mean where a normalisation tells it, β, and
     with 0 elsewhere.
 
-    With a kernel that sees padding the constant is not one at the border, where the absorbed one is off.
+    With a kernel that sees padding the constant is not one at the border, where the absorbed one is off. Constants
+    that transposed convolutions, attention or recurrent layers read are lost, and so are those that heads make.
 
     Args:
         trace: The `Trace` of the model.
@@ -106,7 +107,7 @@ class Constants:
     def _absorb(self, layer, shift, norm):
         if layer.bias is not None:
             self.shifts[id(layer.bias)].append(shift)
-        elif norm is not None:
+        elif norm is not None and layer.activation is keras.activations.linear:
             self.shifts[id(norm.moving_mean)].append(-shift)
         else:
             self.biases[id(layer)].append(shift)

@@ -134,6 +134,15 @@ def test_shared_layers_and_nested_models_are_followed():
         pytest.param(lambda x: conv(4, "a")(x)[..., ::-1], id="channels reversed"),
         pytest.param(lambda x: layers.Rescaling(2, offset=1)(conv(4, "a")(x)), id="offset"),
         pytest.param(lambda x: layers.Multiply()([conv(4, "a")(x), conv(1, "b")(x)]), id="one for all"),
+        pytest.param(lambda x: layers.LSTM(4, "softmax")(layers.Reshape((8, 24))(x)), id="units in a softmax"),
+        pytest.param(
+            lambda x: layers.GRU(4, recurrent_activation="softmax")(layers.Reshape((8, 24))(x)),
+            id="gates in a softmax",
+        ),
+        pytest.param(
+            lambda x: layers.Bidirectional(layers.SimpleRNN(4, "sigmoid"))(layers.Reshape((8, 24))(x)),
+            id="a half without weights",
+        ),
     ],
 )
 def test_channels_that_must_stay_are_not_listed(function):

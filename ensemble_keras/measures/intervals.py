@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_choice, rows_text
 from ensemble_keras.measures import bootstrap, metrics
 from ensemble_keras.measures.weighted import METRICS
 
@@ -16,8 +16,9 @@ def metric_interval(probabilities, y, *, metric="accuracy", groups=None, confide
     groups, which stays honest at 0 and 100 %; else the percentile interval of a bootstrap over images or groups.
     That of the calibration error is mirrored at the value (the basic interval): resampling adds noise to an error
     that noise only raises, so that percentiles lie too high. Of an error near 0, which is smaller than what the noise
-    of so few images makes of it, even this interval is short. Arguments and errors are those of `compare`; what is
-    better when it is lower keeps its sign here.
+    of so few images makes of it, even this interval is short. Where all resamples agree, as on a ROC AUC of 1, they
+    do not tell how sure a value is: its ends are NaN, and those of a share are Wilson's with each group as one image.
+    Arguments and errors are those of `compare`; what is better when it is lower keeps its sign here.
 
     Example:
     >>> [round(value, 3) for value in metric_interval([0.9] * 10, [1] * 10)]
@@ -25,12 +26,12 @@ def metric_interval(probabilities, y, *, metric="accuracy", groups=None, confide
     """
     (p,), y, units = checked_tables((probabilities,), y, metric, groups, confidence, resamples)
     if METRICS[metric].share and groups is None:
-        return _wilson(*METRICS[metric].share(y, p), confidence)
+        return _share_interval(metric, y, p, units, confidence)
     value, resampled = resampled_metric((p,), y, units, metric, resamples, seed)
     if METRICS[metric].lower_is_better:
         # `resampled_metric` counts what is better as larger.
         value, resampled = -value, -resampled
-    return value, *_interval(metric, value, resampled, confidence)
+    return value, *_interval(metric, y, p, units, value, resampled, confidence)
 
 
 def metric_intervals(probabilities, y, *, metrics=None, groups=None, confidence=0.95, resamples=2000, seed=0):
@@ -47,7 +48,7 @@ def metric_intervals(probabilities, y, *, metrics=None, groups=None, confidence=
 
     Returns:
         A `pandas.DataFrame` with a row for each metric: `value`, `low` and `high`, as `metric_interval` describes
-        them; NaN where these images do not define the metric, such as ROC AUC where a class has none.
+        them; NaN where these images do not define the metric, such as ROC AUC where a class has none, or its ends.
 
     Raises:
         ValueError: If a table, a label or an option is wrong.
@@ -67,10 +68,10 @@ def metric_intervals(probabilities, y, *, metrics=None, groups=None, confidence=
     functions = [METRICS[name].weighted(y, p) for name in drawn]
     resampled = bootstrap.resampled(functions, units, resamples, np.random.default_rng(seed)) if drawn else []
     rows = dict.fromkeys(names, (np.nan, np.nan, np.nan))
-    rows |= {name: _wilson(*METRICS[name].share(y, p), confidence) for name in known if name not in drawn}
+    rows |= {name: _share_interval(name, y, p, units, confidence) for name in known if name not in drawn}
     for name, values in zip(drawn, resampled, strict=True):
         value = METRICS[name].value(y, p)
-        rows[name] = (value, *_interval(name, value, values, confidence))
+        rows[name] = (value, *_interval(name, y, p, units, value, values, confidence))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"]).rename_axis("metric")
 
 
@@ -117,9 +118,12 @@ def unit_of_row(groups, n):
     """Returns for each row the index of what is drawn with it: the row itself, or its group."""
     if groups is None:
         return np.arange(n)
+    missing = np.flatnonzero(pd.isna(np.array([*groups, None], dtype=object)[:-1]))
     groups = np.asarray(groups)
     if groups.shape != (n,):
         raise ValueError(f"`groups` must hold one group per image. Received: shape {groups.shape} for {n} images.")
+    if len(missing):
+        raise ValueError(f"`groups` must hold one group per image. Received: none in {rows_text(missing)}.")
     units = np.unique(groups, return_inverse=True)[1]
     if units.max() == 0:
         raise ValueError(f"`groups` must hold at least two groups. Received: only {str(groups[0])!r}.")
@@ -142,8 +146,10 @@ def _difference(values):
     return values[0] - values[1] if len(values) == 2 else values[0]
 
 
-def _interval(metric, value, resampled, confidence):
+def _interval(metric, y, p, units, value, resampled, confidence):
     low, high = percentiles(resampled, confidence)
+    if low == high:
+        return _share_interval(metric, y, p, units, confidence)[1:] if METRICS[metric].share else (np.nan, np.nan)
     if metric == "calibration_error":
         return max(0.0, 2 * value - high), max(0.0, 2 * value - low)
     return low, high
@@ -158,8 +164,18 @@ def percentiles(resampled, confidence):
     return float(low), float(high)
 
 
-def _wilson(count, of, confidence):
-    if not of:
+def _share_interval(metric, y, p, units, confidence):
+    """Returns a share of images and its interval as if each unit among them were one image."""
+    right, whole = METRICS[metric].share(y, p)
+    if not whole.any():
         return np.nan, np.nan, np.nan
-    found = stats.binomtest(count, of).proportion_ci(confidence, method="wilson")
-    return count / of, float(found.low), float(found.high)
+    share, n = right[whole].mean(), len(np.unique(units[whole]))
+    return float(share), *map(float, wilson(share, n, confidence))
+
+
+def wilson(share, n, confidence):
+    """Returns the ends of Wilson's interval of a share of `n`, or of arrays of shares (Wilson, 1927)."""
+    z = stats.norm.isf((1 - confidence) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.maximum(0, centre - half), np.minimum(1, centre + half)

@@ -106,7 +106,8 @@ def metric_summary(y, probabilities):
         "calibration_error": _calibration_error(y, p),
         "roc_auc": roc_auc(y, p),
         "average_precision": average_precision(y, p),
-        "mcc": float(sk.matthews_corrcoef(y, predicted)),
+        # scikit-learn's 0 comes with a warning where there is one class only.
+        "mcc": float(sk.matthews_corrcoef(y, predicted)) if len(np.union1d(y, predicted)) > 1 else 0.0,
     }
     for average in ("macro", "weighted"):
         scores = sk.precision_recall_fscore_support(y, predicted, average=average, zero_division=0)

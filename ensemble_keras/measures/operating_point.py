@@ -91,7 +91,9 @@ class OperatingPoint:
         drawn = bootstrap.resampled(rates, unit_of_row(groups, len(y)), resamples, np.random.default_rng(seed))
         values = predictive_values(*table["value"].iloc[:2], prevalence)
         for name, value, resampled in zip(_FIGURES[2:4], values, predictive_values(*drawn, prevalence), strict=True):
-            table.loc[name] = [value, *percentiles(resampled, confidence)]
+            low, high = percentiles(resampled, confidence)
+            # Resamples that all agree do not tell how sure the value is.
+            table.loc[name] = [value, low, high] if low < high else [value, np.nan, np.nan]
         return table.loc[list(_FIGURES[:4])]
 
 

@@ -65,7 +65,8 @@ def compare(
     groups of them, are drawn with replacement, the same ones for both. The p-value of accuracy is McNemar's exact
     one, from the images that just one of the two gets right; that of ROC AUC with two classes is DeLong's. For other
     metrics, and with groups (both tests take images as independent), it is twice the smaller share of resamples on
-    one side of zero.
+    one side of zero. None is below `2 ** (1 - n)` for `n` images, or groups: were both equally good, all images would
+    still speak for the same one of them so often.
 
     The predictions must be of images that neither classifier trained on: out-of-fold, or a test set.
 
@@ -99,7 +100,8 @@ def compare(
     difference, resampled = resampled_metric(tables, y, units, metric, resamples, seed)
     low, high = percentiles(resampled, confidence)
     test, p_value = _test(tables, y, metric, groups) or ("paired bootstrap", _sign_p_value(resampled))
-    return Comparison(difference, low, high, p_value, metric, confidence, test)
+    least = 2.0 ** -int(units.max())
+    return Comparison(difference, low, high, max(p_value, least), metric, confidence, test)
 
 
 def compare_all(

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import special
 
+from ensemble_keras.measures.intervals import wilson
 from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
 from ensemble_keras.measures.predictions import check_predictions
 
@@ -97,10 +98,12 @@ def risk_coverage(probabilities, y, *, certainty=None, confidence=0.95):
     certainty = p.max(axis=1) if certainty is None else np.asarray(certainty, "float64")
     if certainty.shape != (len(y),) or not np.isfinite(certainty).all():
         raise ValueError(f"`certainty` must be {len(y)} finite numbers. Received: shape {certainty.shape}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must lie between 0 and 1. Received: {confidence!r}.")
     levels, of_row = np.unique(-certainty, return_inverse=True)
     answered = np.cumsum(np.bincount(of_row))
     right = np.cumsum(np.bincount(of_row, p.argmax(axis=1) == y))
-    low, high = _wilson(right, answered, confidence)
+    low, high = wilson(right / answered, answered, confidence)
     columns = {"threshold": -levels, "coverage": answered / len(y), "accuracy": right / answered}
     return pd.DataFrame({**columns, "low": low, "high": high})
 
@@ -174,13 +177,3 @@ def _vote_weights(weights, count):
     if weights.shape != (count,) or not (weights >= 0).all() or not weights.any():
         raise ValueError(f"`weights` must be {count} numbers of at least 0, not all 0. Received: {weights.tolist()}.")
     return weights / weights.sum()
-
-
-def _wilson(right, n, confidence):
-    """Returns the ends of Wilson's intervals of many shares at once."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must lie between 0 and 1. Received: {confidence!r}.")
-    z, share = stats.norm.isf((1 - confidence) / 2), right / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.maximum(0, centre - half), np.minimum(1, centre + half)

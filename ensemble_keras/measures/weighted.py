@@ -80,9 +80,9 @@ def of_class(y, p, *, part, k):
 
 
 def share_of_class(y, p, *, part, k):
-    """Returns the images that count for the precision or recall of class `k`, and those that it is a share of."""
-    counted, whole = _PARTS[part](*_counts(y, p)(np.ones((len(y), 1))))
-    return int(counted[k, 0]), int(whole[k, 0])
+    """Returns which images are right, and which the precision or recall of class `k` is a share of."""
+    said = p.argmax(axis=1)
+    return said == y, (y if part == "recall" else said) == k
 
 
 _PARTS = {
@@ -100,7 +100,8 @@ class Metric:
         text: How a sentence calls it.
         build: Builder of a function of weights, or `None` where it is a mean of `rows`.
         rows: Function to one score per row, of which the metric is the mean, or `None`.
-        share: Function to counts `(part, whole)` where the metric is a share of images, or `None`.
+        share: Function to two bool arrays `(n,)` where the metric is a share of images, or `None`: which images are
+            right, and which it is a share of.
         percent: Whether a sentence gives it in points of percent.
         lower_is_better: Whether less is better.
         two_classes: Whether it is of two classes only, of which class 1 is the positive one.
@@ -146,7 +147,7 @@ _AVERAGED = {
 }
 
 METRICS = {
-    "accuracy": Metric("accuracy", rows=_right, share=lambda y, p: (int(_right(y, p).sum()), len(y)), percent=True),
+    "accuracy": Metric("accuracy", rows=_right, share=lambda y, p: (p.argmax(axis=1) == y, y >= 0), percent=True),
     "balanced_accuracy": Metric("balanced accuracy", balanced_accuracy, percent=True),
     "roc_auc": Metric("ROC AUC", roc_auc, all_classes=True),
     "average_precision": Metric("average precision", average_precision, all_classes=True),

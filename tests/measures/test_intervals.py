@@ -73,10 +73,37 @@ def test_the_figures_of_several_classes_have_intervals(rng):
 def test_what_images_do_not_define_has_no_interval(rng):
     found = metric_intervals([0.9, 0.8, 0.7], [1, 1, 1], groups=[0, 1, 2])
     assert found.loc[["roc_auc", "average_precision", "specificity"]].isna().all(axis=None)
-    assert found.loc["sensitivity"].tolist() == [1, 1, 1]
+    # None of the resamples differs from another: each of three groups counts as an image.
+    bounds = stats.binomtest(3, 3).proportion_ci(0.95, method="wilson")
+    assert found.loc["sensitivity"].tolist() == pytest.approx([1, bounds.low, bounds.high])
     assert metric_intervals([0.9, 0.8], [1, 1], metrics=["specificity"]).isna().all(axis=None)
     with pytest.raises(ValueError, match="There is no specificity where"):
         metric_interval([0.9, 0.8], [1, 1], metric="specificity")
+
+
+@pytest.mark.parametrize(
+    ("groups", "units"),
+    [
+        (None, {"accuracy": 5, "sensitivity": 2, "specificity": 3}),
+        ([0, 0, 1, 2, 2], {"accuracy": 3, "sensitivity": 1, "specificity": 2}),
+    ],
+)
+def test_resamples_that_agree_do_not_tell_how_sure_a_value_is(groups, units):
+    p, y = [0.1, 0.2, 0.3, 0.8, 0.9], [0, 0, 0, 1, 1]
+    found = metric_intervals(p, y, groups=groups)
+    for name in ("roc_auc", "average_precision", "f1_macro", "balanced_accuracy"):
+        assert found.loc[name].tolist() == pytest.approx([1, np.nan, np.nan], nan_ok=True)
+        assert metric_interval(p, y, metric=name, groups=groups) == pytest.approx((1, np.nan, np.nan), nan_ok=True)
+    for name, n in units.items():
+        low = stats.binomtest(n, n).proportion_ci(0.95, method="wilson").low
+        assert found.loc[name].tolist() == pytest.approx([1, low, 1])
+        assert metric_interval(p, y, metric=name, groups=groups) == pytest.approx((1, low, 1))
+
+
+@pytest.mark.parametrize("groups", [["a", None, "b"], [1, np.nan, np.nan], np.array([1, np.nan, 2])])
+def test_a_missing_group_is_refused(groups):
+    with pytest.raises(ValueError, match="`groups` must hold one group per image. Received: none in . rows?: 1"):
+        metric_intervals([0.1, 0.9, 0.8], [0, 1, 1], groups=groups)
 
 
 def test_wrong_options_are_refused(p, y):

@@ -93,3 +93,9 @@ def test_another_table_is_refused_with_its_name_and_its_rows(table, message):
 def test_labels_that_are_no_columns_are_refused(y, message):
     with pytest.raises(ValueError, match=message):
         metrics.metric_summary(y, np.full((3, 2), 0.5))
+
+
+def test_one_class_alone_has_no_correlation_and_no_warning_of_scikit_learns():
+    with pytest.warns(UserWarning, match="`roc_auc` and `average_precision` are NaN") as said:
+        assert metrics.metric_summary([1, 1], [0.8, 0.9])["mcc"] == 0
+    assert len(said) == 1

@@ -187,6 +187,17 @@ def test_one_image_of_a_class_leaves_the_bootstrap_to_decide():
     assert found.test == "paired bootstrap"
 
 
+def test_few_images_cannot_tell_what_a_resampling_seems_to_be_sure_of():
+    y, perfect, constant = [0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.5] * 4
+    found = compare(perfect, constant, y, metric="roc_auc")
+    assert (found.test, found.p_value) == ("DeLong's test", 2**-3)
+    assert compare(perfect, constant, y, metric="log_loss").p_value == 2**-3
+    # Every sign of four differences is as likely as any other: both extremes are 2 of 16.
+    assert stats.binomtest(4, 4).pvalue == 2**-3
+    grouped = compare(perfect, constant, y, metric="log_loss", groups=[0, 1, 0, 1])
+    assert grouped.p_value == 2**-1
+
+
 def test_holms_correction_is_that_of_published_examples():
     # Holm (1979) goes through the p-values from the smallest; these are of R's `p.adjust(p, "holm")`.
     np.testing.assert_allclose(holm([0.01, 0.02, 0.03, 0.04]), [0.04, 0.06, 0.06, 0.06])

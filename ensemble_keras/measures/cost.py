@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from ensemble_keras._terminal import without_retracing_warnings
 from ensemble_keras.measures.macs import count_macs
 
 # Calls before the clock starts: the first one compiles, the next ones settle threads and memory.
@@ -54,7 +55,8 @@ def measure_latencies(models, *, batch_size=1, repeats=30):
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {number}.")
     inputs = [[_random_inputs(model, batch_size)] for model in models]
-    seconds = time_in_turns([model.predict_on_batch for model in models], inputs, repeats=repeats)
+    with without_retracing_warnings():
+        seconds = time_in_turns([model.predict_on_batch for model in models], inputs, repeats=repeats)
     return (1000 * np.median(seconds[:, 0], axis=0)).tolist()
 
 

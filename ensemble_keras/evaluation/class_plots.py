@@ -19,31 +19,42 @@ from ensemble_keras.evaluation.plots import (
     own_axes,
     shortened,
 )
+from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
 
 _MOST_CLASSES = 25
 _MARKERS = "osD^vP*X<>"
 _SCORES = ("precision", "recall", "f1")
 
 
-def plot_precision_recall(y, probabilities, class_names=None, ax=None):
+def plot_precision_recall(probabilities, y, ax=None, *, class_names=None):
     """Draws precision-recall curves: of class 1 for two classes, else of each class against the rest and their mean.
 
     The macro mean is that of the classes' precisions at each recall. Beyond six classes: the mean and the five
     classes with the smallest average precision. A class without images has no curve.
 
     Args:
-        y: Class indices of shape `(n,)`.
-        probabilities: Array of shape `(n, num_classes)`.
-        class_names: List of names. Defaults to `None`: 0, 1, ...
+        probabilities: Array `(n, num_classes)`, rows summing to 1; or p of class 1, `(n,)`.
+        y: Array `(n,)` of class indices.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        class_names: List of names. Defaults to `None`: 0, 1, ...
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If the probabilities or the class indices are not as described.
+
+    Example:
+
+    >>> probabilities, y = [[0.8, 0.2], [0.4, 0.6], [0.7, 0.3], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> ax = ek.plot_precision_recall(probabilities, y, class_names=["cat", "dog"])
+    >>> [text.get_text() for text in ax.get_legend().texts]
+    ['dog, AP 0.833', 'by chance, 0.500']
     """
-    num_classes = probabilities.shape[1]
     names, curves, areas, shown = against_the_rest(
-        y, probabilities, class_names, sk.precision_recall_curve, sk.average_precision_score
+        probabilities, y, class_names, sk.precision_recall_curve, sk.average_precision_score
     )
+    num_classes = len(names)
     ax = own_axes(ax, curves_size(shown, num_classes))
     if num_classes > 2 and curves:
         recalls = np.linspace(0, 1, 201)
@@ -55,7 +66,7 @@ def plot_precision_recall(y, probabilities, class_names=None, ax=None):
         label = f"{names[k]}, AP {areas[k]:.3f}"
         ax.plot(recall, precision, color=color, linewidth=1.6, label=label, drawstyle="steps-post")
     if num_classes == 2 and curves:
-        share = np.mean(y == 1)
+        share = np.mean(np.asarray(y) == 1)
         ax.axhline(share, color=GRID, linewidth=1, linestyle=(0, (4, 4)), label=f"by chance, {share:.3f}")
     if not curves:
         ax.plot([], [], color="none", label="no curve: images of one class only")
@@ -66,26 +77,35 @@ def plot_precision_recall(y, probabilities, class_names=None, ax=None):
     return ax
 
 
-def plot_class_scores(y, predictions, class_names=None, ax=None, *, score="f1"):
+def plot_class_scores(predictions, y, ax=None, *, class_names=None, score="f1"):
     """Draws what each member and the ensemble make of each class: a row per class, a mark per classifier.
 
     Beyond 25 classes: those where the last classifier scores lowest.
 
     Args:
-        y: Class indices of shape `(n,)`.
         predictions: Dict from names to probabilities `(n, num_classes)`; the last stands out, as `"ensemble"` does.
-        class_names: List of names. Defaults to `None`: 0, 1, ...
+        y: Array `(n,)` of class indices.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        class_names: List of names. Defaults to `None`: 0, 1, ...
         score: `"precision"`, `"recall"` or `"f1"`. Defaults to `"f1"`.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: If the score is unknown.
+        ValueError: If the score is unknown, or probabilities or class indices are not as described.
+
+    Example:
+
+    >>> tables = {"a": [[0.8, 0.2], [0.4, 0.6]], "ensemble": [[0.6, 0.4], [0.7, 0.3]]}
+    >>> ax = ek.plot_class_scores(tables, [0, 1], class_names=["cat", "dog"], score="recall")
+    >>> [line.get_xdata().tolist() for line in ax.lines]
+    [[100.0, 100.0], [100.0, 0.0]]
     """
     position = _SCORES.index(check_choice("score", score, _SCORES))
-    *_, last = tables = list(predictions.values())
+    tables = [check_probabilities(p, name=f"predictions[{name!r}]") for name, p in predictions.items()]
+    last = tables[-1]
+    y = check_class_indices(y, last.shape[1], len(last))
     names = [shortened(name) for name in (range(last.shape[1]) if class_names is None else class_names)]
     labels = range(len(names))
     scores = np.stack(

@@ -81,7 +81,7 @@ def _diversity(report):
 
 def _curves(report):
     return [
-        {"member": member, "metric": metric, "svg": plots.svg(plots.plot_history(history, metric))}
+        {"member": member, "metric": metric, "svg": plots.svg(plots.plot_history(history, metric=metric))}
         for member, history in report.history.items()
         for metric in ("accuracy", "loss")
         if metric in history

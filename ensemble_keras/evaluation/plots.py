@@ -18,6 +18,7 @@ from sklearn import metrics as sk
 
 from ensemble_keras._validation import check_choice, check_images
 from ensemble_keras.data.augmentation import build_augmentation
+from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
@@ -46,20 +47,27 @@ class _ShownAxes(Axes):
         return _ShownFigure._repr_png_(self.figure)
 
 
-def plot_confusion(confusion, class_names=None, ax=None, *, normalize=False):
+def plot_confusion(confusion, ax=None, *, class_names=None, normalize=False):
     """Draws a confusion matrix: true classes down, predicted ones across.
 
     Up to 15 classes the cells carry their numbers; beyond, the colours speak alone and names that would run into one
     another are left out.
 
     Args:
-        confusion: Counts of shape `(num_classes, num_classes)`; row: the true class. An array or a `DataFrame`.
-        class_names: List of names. Defaults to `None`: the index of a `DataFrame`, or 0, 1, ...
+        confusion: Counts of shape `(num_classes, num_classes)`; row: the true class. An array or a `DataFrame`, such
+            as `EvaluationReport.confusion` or what `sklearn.metrics.confusion_matrix` gives.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        class_names: List of names. Defaults to `None`: the index of a `DataFrame`, or 0, 1, ...
         normalize: Whether numbers are shares of the true class, in percent. Colours always are. Defaults to `False`.
 
     Returns:
         The axes.
+
+    Example:
+
+    >>> ax = ek.plot_confusion([[3, 1], [0, 4]], class_names=["cat", "dog"], normalize=True)
+    >>> [text.get_text() for text in ax.texts]
+    ['75 %', '25 %', '0 %', '100 %']
     """
     if class_names is None:
         class_names = getattr(confusion, "index", range(len(confusion)))
@@ -85,12 +93,12 @@ def plot_confusion(confusion, class_names=None, ax=None, *, normalize=False):
     return ax
 
 
-def against_the_rest(y, probabilities, class_names, curve, area):
+def against_the_rest(probabilities, y, class_names, curve, area):
     """Returns the curves of class 1 for two classes, else of each class against the rest.
 
     Args:
-        y: Class indices of shape `(n,)`.
-        probabilities: Array of shape `(n, num_classes)`.
+        probabilities: Array `(n, num_classes)`, or p of class 1, `(n,)`.
+        y: Array `(n,)` of class indices.
         class_names: List of names, or `None`: 0, 1, ...
         curve: Function from truth and scores, arrays `(n,)`, to two arrays and their thresholds.
         area: Function from these to a float.
@@ -99,7 +107,9 @@ def against_the_rest(y, probabilities, class_names, curve, area):
         The names, shortened; two dicts by the index of each class that has images and is not all of them, its curve
         and its area; and the indices of the classes to draw: all up to six, else the five with the smallest areas.
     """
+    probabilities = check_probabilities(probabilities)
     num_classes = probabilities.shape[1]
+    y = check_class_indices(y, num_classes, len(probabilities))
     names = [shortened(name) for name in (range(num_classes) if class_names is None else class_names)]
     there = [k for k in ([1] if num_classes == 2 else range(num_classes)) if 0 < np.sum(y == k) < len(y)]
     curves = {k: curve(y == k, probabilities[:, k])[:2] for k in there}
@@ -113,23 +123,32 @@ def curves_size(shown, num_classes):
     return 4.3, 4.35 + 0.215 * (len(shown) + (num_classes > 2))
 
 
-def plot_roc(y, probabilities, class_names=None, ax=None):
+def plot_roc(probabilities, y, ax=None, *, class_names=None):
     """Draws ROC curves: of class 1 for two classes, else of each class against the rest and their macro mean.
 
     Beyond six classes: the macro mean and the five classes with the smallest areas. A class without images has no
     curve.
 
     Args:
-        y: Class indices of shape `(n,)`.
-        probabilities: Array of shape `(n, num_classes)`.
-        class_names: List of names. Defaults to `None`: 0, 1, ...
+        probabilities: Array `(n, num_classes)`, rows summing to 1; or p of class 1, `(n,)`.
+        y: Array `(n,)` of class indices.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        class_names: List of names. Defaults to `None`: 0, 1, ...
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If the probabilities or the class indices are not as described.
+
+    Example:
+
+    >>> probabilities, y = [[0.8, 0.2], [0.4, 0.6], [0.7, 0.3], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> [text.get_text() for text in ek.plot_roc(probabilities, y, class_names=["cat", "dog"]).get_legend().texts]
+    ['dog, AUC 0.750']
     """
-    num_classes = probabilities.shape[1]
-    names, curves, areas, shown = against_the_rest(y, probabilities, class_names, sk.roc_curve, sk.roc_auc_score)
+    names, curves, areas, shown = against_the_rest(probabilities, y, class_names, sk.roc_curve, sk.roc_auc_score)
+    num_classes = len(names)
     ax = own_axes(ax, curves_size(shown, num_classes))
     ax.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle=(0, (4, 4)))
     if num_classes > 2 and curves:
@@ -149,20 +168,26 @@ def plot_roc(y, probabilities, class_names=None, ax=None):
     return ax
 
 
-def plot_history(history, metric="accuracy", ax=None):
+def plot_history(history, ax=None, *, metric="accuracy"):
     """Draws the training and the validation curve of one training run.
 
     Args:
         history: Dict of lists, one value per epoch, as `keras.callbacks.History.history`: `"loss"`, `"val_loss"`,
             `"accuracy"`, `"val_accuracy"`, ... What is not there is not drawn.
-        metric: Name of the curve, `"accuracy"` or `"loss"`, say. Defaults to `"accuracy"`.
         ax: Matplotlib axes. Defaults to `None`: axes of a new figure.
+        metric: Name of the curve, `"accuracy"` or `"loss"`, say. Defaults to `"accuracy"`.
 
     Returns:
         The axes.
 
     Raises:
         ValueError: If `history` has no curve of that name.
+
+    Example:
+
+    >>> ax = ek.plot_history({"loss": [0.9, 0.5, 0.3], "val_loss": [1.0, 0.7, 0.8]}, metric="loss")
+    >>> [line.get_label() for line in ax.lines]
+    ['training', 'validation']
     """
     check_choice("metric", metric, [name for name in history if not name.startswith("val_")])
     ax = own_axes(ax, (4.3, 3.2))
@@ -192,6 +217,13 @@ def plot_members(members, ax=None):
 
     Returns:
         The axes.
+
+    Example:
+
+    >>> a, b = [[0.8, 0.2], [0.4, 0.6]], [[0.6, 0.4], [0.3, 0.7]]
+    >>> report = ek.EvaluationReport.from_predictions([0, 1], a, members={"a": a, "b": b})
+    >>> [label.get_text() for label in ek.plot_members(report.members).get_yticklabels()]
+    ['a', 'b', 'ensemble']
     """
     ax = own_axes(ax, (4.6, 1.0 + 0.32 * len(members)))
     for row, (name, values) in enumerate(members.iterrows()):

@@ -291,16 +291,16 @@ class EvaluationReport:
         return risk_coverage(self.probabilities, self.y_true)
 
     def plot_confusion(self, ax=None, *, normalize=False):
-        """Draws the confusion matrix and returns its axes; see `plots.plot_confusion`."""
-        return _plots().plot_confusion(self.confusion, self.class_names, ax, normalize=normalize)
+        """Draws the confusion matrix and returns its axes; see `plot_confusion`."""
+        return _plots().plot_confusion(self.confusion, ax, normalize=normalize)
 
     def plot_roc(self, ax=None):
-        """Draws the ROC curves and returns their axes; see `plots.plot_roc`."""
-        return _plots().plot_roc(self.y_true, self.probabilities, self.class_names, ax)
+        """Draws the ROC curves and returns their axes; see `plot_roc`."""
+        return _plots().plot_roc(self.probabilities, self.y_true, ax, class_names=self.class_names)
 
     def plot_precision_recall(self, ax=None):
-        """Draws the precision-recall curves and returns their axes; see `class_plots.plot_precision_recall`."""
-        return _class_plots().plot_precision_recall(self.y_true, self.probabilities, self.class_names, ax)
+        """Draws the precision-recall curves and returns their axes; see `plot_precision_recall`."""
+        return _class_plots().plot_precision_recall(self.probabilities, self.y_true, ax, class_names=self.class_names)
 
     def plot_class_scores(self, ax=None, *, score="f1"):
         """Draws what members and ensemble make of each class and returns the axes.
@@ -314,7 +314,7 @@ class EvaluationReport:
         """
         name = "ensemble" if self.member_probabilities else "model"
         tables = {**self.member_probabilities, name: self.probabilities}
-        return _class_plots().plot_class_scores(self.y_true, tables, self.class_names, ax, score=score)
+        return _class_plots().plot_class_scores(tables, self.y_true, ax, class_names=self.class_names, score=score)
 
     def plot_history(self, member=None, metric="accuracy", ax=None):
         """Draws the training and validation curves of a member and returns their axes.
@@ -331,7 +331,7 @@ class EvaluationReport:
             raise ValueError("There are no training curves: give `history`, where members were trained by epochs.")
         only = next(iter(self.history)) if len(self.history) == 1 else None
         member = check_choice("member", only if member is None else member, list(self.history))
-        return _plots().plot_history(self.history[member], metric, ax)
+        return _plots().plot_history(self.history[member], ax, metric=metric)
 
     def plot_members(self, ax=None):
         """Draws the accuracy of members and ensemble with intervals and returns the axes."""

@@ -42,7 +42,7 @@ def test_normalized_numbers_are_percent_of_the_true_class():
 
 
 def test_100_classes_have_no_numbers_and_names_that_do_not_touch():
-    ax = plots.plot_confusion(np.eye(100, dtype=int), [f"some_long_class_name_{k}" for k in range(100)])
+    ax = plots.plot_confusion(np.eye(100, dtype=int), class_names=[f"some_long_class_name_{k}" for k in range(100)])
     assert not ax.texts
     ax.figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
@@ -53,7 +53,7 @@ def test_100_classes_have_no_numbers_and_names_that_do_not_touch():
 def test_the_macro_mean_and_the_areas_are_scikit_learns(rng, num_classes):
     y = rng.integers(0, num_classes, 400)
     p = probabilities(rng, y, num_classes)
-    ax = plots.plot_roc(y, p)
+    ax = plots.plot_roc(p, y)
     areas = (
         sk.roc_auc_score(y, p[:, 1]) if num_classes == 2 else sk.roc_auc_score(y, p, multi_class="ovr", average=None)
     )
@@ -69,28 +69,28 @@ def test_the_macro_mean_and_the_areas_are_scikit_learns(rng, num_classes):
 @pytest.mark.parametrize("num_classes", [2, 4, 30])
 def test_the_legend_is_whole_and_not_over_the_curves(rng, num_classes):
     y = rng.integers(0, num_classes, 400)
-    ax = plots.plot_roc(y, probabilities(rng, y, num_classes))
+    ax = plots.plot_roc(probabilities(rng, y, num_classes), y)
     assert not overlap(ax, ax.get_legend())
     assert ax.get_legend().get_window_extent().y0 >= 0
 
 
 def test_a_class_without_images_has_no_curve(rng):
     y = rng.integers(0, 3, 100)
-    assert len(curves(plots.plot_roc(y, probabilities(rng, y, 4)))) == 4
-    assert list(curves(plots.plot_roc(np.zeros(5, int), np.full((5, 2), 0.5)))) == [
+    assert len(curves(plots.plot_roc(probabilities(rng, y, 4), y))) == 4
+    assert list(curves(plots.plot_roc(np.full((5, 2), 0.5), np.zeros(5, int)))) == [
         "no curve: images of one class only"
     ]
 
 
 def test_a_history_gives_a_training_and_a_validation_curve():
     history = {"loss": [1.0, 0.5, 0.4], "val_loss": [1.1, 0.7, 0.8], "accuracy": [0.5, 0.6, 0.7]}
-    ax = plots.plot_history(history, "loss")
+    ax = plots.plot_history(history, metric="loss")
     np.testing.assert_array_equal(curves(ax)["training"], [[1, 1], [2, 0.5], [3, 0.4]])
     np.testing.assert_array_equal(curves(ax)["validation"][:, 1], history["val_loss"])
     assert list(curves(plots.plot_history(history))) == ["training"]
     assert not overlap(ax, ax.get_legend())
     with pytest.raises(ValueError, match="`metric` must be one of 'loss', 'accuracy'. Received: 'los'"):
-        plots.plot_history(history, "los")
+        plots.plot_history(history, metric="los")
 
 
 def test_members_show_their_accuracy_in_percent():
@@ -104,7 +104,10 @@ def test_members_show_their_accuracy_in_percent():
 def test_a_class_name_is_drawn_as_it_is(rng, name):
     y = rng.integers(0, 2, 50)
     p = probabilities(rng, y, 2)
-    for ax in (plots.plot_confusion(np.eye(2), ["x", name]), plots.plot_roc(y, p, ["x", name])):
+    for ax in (
+        plots.plot_confusion(np.eye(2), class_names=["x", name]),
+        plots.plot_roc(p, y, class_names=["x", name]),
+    ):
         assert plots.svg(ax).startswith("<svg")
 
 

@@ -28,8 +28,9 @@ class CamNetwork(keras.Model):
     """
 
     def __init__(self, model, layers):
-        super().__init__(dtype="float32")
-        self.model = model
+        super().__init__(name=model.name, dtype="float32")
+        # Not the model itself: who keeps this for as long as the model lives would keep it alive.
+        self._layers_of_model, self._taken = list(model.layers), model.inputs[0].dtype
         self._steps = Steps(model)
         members = member_tensors(model) or {model.name: model.outputs[-1]}
         places = {name: self._steps.places[id(tensor)] for name, tensor in members.items()}
@@ -42,7 +43,7 @@ class CamNetwork(keras.Model):
         """Returns maps and votes."""
         images, wanted = inputs
         steps = self._steps
-        start = {steps.inputs[0]: ops.cast(images, self.model.inputs[0].dtype)}
+        start = {steps.inputs[0]: ops.cast(images, self._taken)}
         values = steps.run(start, list(range(len(steps.shapes))))
         probabilities = as_probabilities(values[steps.outputs[-1]])
         chosen = ops.where(wanted < 0, ops.cast(ops.argmax(probabilities, axis=-1), "int32"), wanted)

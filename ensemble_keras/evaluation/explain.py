@@ -1,5 +1,7 @@
 """Explain: which parts of an image a prediction rests on, by gradients (Grad-CAM)."""
 
+import weakref
+
 import numpy as np
 
 from ensemble_keras.combiners.inference import quietly_traced
@@ -8,6 +10,10 @@ from ensemble_keras.evaluation.cam import CamNetwork
 from ensemble_keras.evaluation.explained_images import check_classes, check_pixels
 from ensemble_keras.measures.graph import has_graph
 from ensemble_keras.memory import with_smaller_batches
+
+# The network that explained a model last, by model, with the layer it was asked for: it is compiled, which takes
+# seconds, and goes when the model goes.
+_networks = weakref.WeakKeyDictionary()
 
 
 def grad_cam(model, images, *, class_index=None, layer=None, batch_size=32):
@@ -25,7 +31,7 @@ def grad_cam(model, images, *, class_index=None, layer=None, batch_size=32):
     the member's weight times its probability; for `GeometricVoting` its weight. Where nobody has such a vote, because
     votes are counted (`HardVoting`), those have one whose most probable class it is. Members are found as
     `EvaluationReport.from_model` finds them, in the built, the saved and the reloaded model. Test-time views other
-    than the image itself are left out.
+    than the image itself are left out. The first call for a model compiles what computes its maps.
 
     Args:
         model: A functional `keras.Model` from images with values in [0, 255] to class probabilities: a member, or
@@ -96,7 +102,16 @@ def _prepared(model, images, class_index, layer):
         )
     images = check_pixels(model, images)
     classes = check_classes(class_index, len(images), max(model.outputs[-1].shape[-1], 2))
-    return CamNetwork(model, _layer_of(model, layer)), images, classes
+    return _network(model, layer), images, classes
+
+
+def _network(model, layer):
+    asked = dict(layer) if isinstance(layer, dict) else layer
+    known, network = _networks.get(model, (None, None))
+    if network is None or known != asked:
+        network = CamNetwork(model, _layer_of(model, layer))
+        _networks[model] = asked, network
+    return network
 
 
 def _run(network, images, classes, batch_size, keep):
@@ -111,7 +126,7 @@ def _run(network, images, classes, batch_size, keep):
             keep(rows, maps[: rows.stop - start], votes[: rows.stop - start])
 
     with quietly_traced():
-        with_smaller_batches(run, min(batch_size, len(images)), name=f"Grad-CAM of {network.model.name}")
+        with_smaller_batches(run, min(batch_size, len(images)), name=f"Grad-CAM of {network.name}")
 
 
 def _layer_of(model, layer):

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.stacking import StackedMetaLearner
 from ensemble_keras.combiners.voting import GeometricVoting, HardVoting, SoftVoting
 from ensemble_keras.data.dataset import ImageDataset
+from ensemble_keras.evaluation import explain
 from ensemble_keras.evaluation.explain import grad_cam, member_grad_cams
 from ensemble_keras.evaluation.occlusion import occlusion
 from ensemble_keras.evaluation.randomization import randomized_map_similarity
@@ -333,13 +337,13 @@ def test_occlusion_is_the_mean_loss_over_the_squares_that_cover_a_pixel(pixels):
 
 def test_images_and_arguments_are_checked(pixels):
     member = tiny_member("a", CLASSES)
-    for explain in (grad_cam, occlusion):
+    for explained_by in (grad_cam, occlusion):
         with pytest.raises(ValueError, match=r"must be of the model's size, \(8, 8\). Received: \(4, 8\)"):
-            explain(member, pixels[:, :4])
+            explained_by(member, pixels[:, :4])
         with pytest.raises(ValueError, match="`class_index`"):
-            explain(member, pixels, class_index=3)
+            explained_by(member, pixels, class_index=3)
         with pytest.raises(ValueError, match="look scaled to"):
-            explain(member, pixels / 255)
+            explained_by(member, pixels / 255)
     for name in ("window", "stride"):
         with pytest.raises(ValueError, match=f"`{name}` must be one int or a pair of ints, from 1 to"):
             occlusion(member, pixels, **{name: 9})
@@ -438,3 +442,34 @@ def test_an_ensemble_of_pretrained_backbones_is_explained_as_its_members_are(sha
     own = np.array([grad_cam(member, pixels, class_index=chosen) for member in members])
     votes = np.array([[2], [1]]) * of_chosen(predictions(members, pixels), chosen)
     np.testing.assert_allclose(grad_cam(reloaded, pixels, class_index=chosen), mean_of(own, votes), atol=1e-5)
+
+
+def test_a_model_is_compiled_once_and_forgotten_when_it_goes(members, pixels, monkeypatch):
+    made = []
+
+    class Counted(explain.CamNetwork):
+        def call(self, inputs):
+            made.append(self.name)
+            return super().call(inputs)
+
+    monkeypatch.setattr(explain, "CamNetwork", Counted)
+    model = build_ensemble(members, SoftVoting(), name="explained")
+    first = grad_cam(model, pixels[:1])
+    once = len(made)
+    assert once
+    np.testing.assert_array_equal(grad_cam(model, pixels[:1]), first)
+    assert len(made) == once
+    # New weights are seen by what is compiled.
+    members[0].set_weights([-weight for weight in members[0].get_weights()])
+    grad_cam(model, pixels[:1])
+    assert len(made) == once
+    expected, _ = member_grad_cams(members[0], pixels[:1], class_index=0)
+    np.testing.assert_allclose(member_grad_cams(model, pixels[:1], class_index=0)[0]["a"], expected["a"], atol=1e-5)
+    # Another layer is another network.
+    kept = grad_cam(members[1], pixels[:1])
+    convolution = next(layer for layer in members[1].layers if isinstance(layer, keras.layers.Conv2D))
+    np.testing.assert_allclose(grad_cam(members[1], pixels[:1], layer=convolution.name), kept)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None

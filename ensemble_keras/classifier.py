@@ -241,6 +241,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         )
         with Run(self.directory, self._settings(names)) as run:
             fitted = pipeline.fit(plan, run)
+        fitted.card["settings"] = {**run.settings, "combiners": [*combiners], "calibrate": self.calibrate}
         # All together and only now: a fit that fails leaves the last one's attributes as they were.
         self.classes_, self._seen = classes, SeenImages(dataset)
         self._labels, self._groups = dataset.labels, dataset.groups

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble_keras.backbones.spec import layer_name
+from ensemble_keras.combiners.base import takes_of
 from ensemble_keras.combiners.budget import Selection, measure, with_own_cost
 from ensemble_keras.combiners.calibration import calibrated, cross_calibrated, fit_temperature, fit_temperatures
 from ensemble_keras.combiners.choice import (
@@ -187,7 +188,7 @@ def _extract(plan):
 
 def _check_refit(plan):
     trained = [name for name in plan.trunks if name not in plan.frozen or name in plan.fine_tune]
-    takers = [name for name, combiner in plan.combiners.items() if combiner.takes != "predictions"]
+    takers = [name for name, combiner in plan.combiners.items() if takes_of(combiner) != "predictions"]
     if trained and takers and not plan.refit:
         raise ValueError(
             f"{takers[0]!r} takes features, and a member kept as the average of its folds has none of its own. "
@@ -220,7 +221,7 @@ def _fit_members(plan, run, extraction, folds, executor):
     }
     # A solved head takes what sampling amounts to.
     weights = combined_weights(plan.class_weight, plan.dataset.labels, len(plan.classes), plan.sampling)
-    with_features = any(combiner.takes != "predictions" for combiner in plan.combiners.values())
+    with_features = any(takes_of(combiner) != "predictions" for combiner in plan.combiners.values())
     members, held = [], None
     for name, trunk in plan.trunks.items():
         features = extraction.features.get(name)
@@ -319,7 +320,7 @@ def _join(plan, members, skipped, folds, leaks, budgets):
 def _calibration(chosen, temperatures, y):
     """The temperatures of the members, where the combiner sees their predictions, and that of the ensemble."""
     found = {"temperature": fit_temperature(chosen.out_of_fold, y)}
-    if chosen.combiner.takes != "features":
+    if takes_of(chosen.combiner) != "features":
         found["member_temperatures"] = [float(temperatures[i]) for i in chosen.used]
     return found
 
@@ -361,6 +362,7 @@ def _card(plan, members, chosen, combiner, sentence, leaks, validation, calibrat
         "weights": getattr(combiner, "member_weights", None),
         "member_temperatures": calibration.get("member_temperatures"),
         "temperature": calibration.get("temperature"),
+        "suggested_temperature": None if calibration else fit_temperature(chosen.out_of_fold, y),
         "test_time_augmentation": view_names(plan.test_time_augmentation),
         "limits": plan.limits or None,
         "data": {

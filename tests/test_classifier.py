@@ -1,5 +1,6 @@
 import concurrent.futures
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -203,6 +204,8 @@ def test_calibrated_members_and_ensemble_are_brought_to_their_temperatures(data,
     np.testing.assert_allclose(fitted.predict_proba(x), keras.ops.convert_to_numpy(expected), atol=1e-5)
     plain = classifier(combiner=combiner).fit(x, NAMES[y])
     assert plain.card_["temperature"] is None
+    assert plain.card_["suggested_temperature"] == ek.fit_temperature(plain.ensemble_out_of_fold_, y)
+    assert fitted.card_["suggested_temperature"] is None
     # What is fitted on is left as it is.
     np.testing.assert_array_equal(plain.out_of_fold_, fitted.out_of_fold_)
     # The figures are of what the model gives, each fold at a temperature of the others.
@@ -641,6 +644,18 @@ def test_evaluate_reports_and_the_page_is_written(fitted, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "soft_voting" in page
     assert fitted.verdict_.split(":")[0] in page
+    assert "at the temperature of the out-of-fold predictions" in page
+
+
+def test_the_arguments_that_a_fit_is_repeated_with_are_on_the_card(data):
+    fitted = classifier(combiner=["soft_voting", "stacking"], class_weight={"ant": 2.0}).fit(data[0], NAMES[data[1]])
+    settings = fitted.card_["settings"]
+    assert settings["combiners"] == ["soft_voting", "stacking"]
+    assert settings["class_weight"] == {"ant": 2.0}
+    assert settings["backbones"] == fitted.leaderboard_["name"][fitted.leaderboard_["kind"] == "member"].tolist()
+    for name in ("image_size", "weights", "head", "seed", "views", "sampling", "refit", "calibrate"):
+        assert settings[name] == getattr(fitted, name)
+    assert json.dumps(settings)
 
 
 def test_the_model_averages_over_views_and_its_file_says_so(data, tmp_path):

@@ -142,6 +142,8 @@ def _out_of_fold(board):
     kept["accuracy"] = [_points(accuracy) for accuracy in board["accuracy"]]
     kept["low"] = [_points(*ends, signed=True) for ends in zip(board["low"], board["high"], strict=True)]
     kept["difference"] = [_points(difference, signed=True) for difference in board["difference"]]
+    # The best member has no gain over itself.
+    kept.loc[(board[["difference", "low", "high"]] == 0).all(axis=1), ["low", "difference"]] = ""
     names = {
         "accuracy": "accuracy, %",
         "difference": "gain over the best member, points",

@@ -1,7 +1,9 @@
 """Page plots: the plots that stand on a report's page, as SVG."""
 
+import keras
 import numpy as np
 
+from ensemble_keras.combiners.calibration import apply_temperature
 from ensemble_keras.evaluation import ensemble_plots, plots
 from ensemble_keras.measures.calibration import expected_calibration_error
 from ensemble_keras.measures.diversity import diversity
@@ -46,15 +48,15 @@ def before_temperature(probabilities, temperature):
 
 
 def _reliability(report):
-    """Returns the reliability diagrams, before and after the ensemble's temperature where there is one."""
-    temperature = report.details.get("temperature")
-    tables = {"as the model gives them": report.probabilities}
-    if isinstance(temperature, float):
-        before = before_temperature(report.probabilities, temperature)
-        tables = {
-            "before temperature": before,
-            f"after temperature, {temperature:.3f}": report.probabilities,
-        }
+    """Returns the reliability diagrams, before and after the temperature that the ensemble has or should have."""
+    p = report.probabilities
+    own, suggested = (report.details.get(name) for name in ("temperature", "suggested_temperature"))
+    tables = {"as the model gives them": p}
+    if isinstance(own, float):
+        tables = {"before temperature": before_temperature(p, own), f"after temperature, {own:.3f}": p}
+    elif isinstance(suggested, float):
+        after = keras.ops.convert_to_numpy(apply_temperature(p, suggested))
+        tables[f"at the temperature of the out-of-fold predictions, {suggested:.3f}"] = after
     return [
         {
             "caption": caption,

@@ -16,10 +16,12 @@ _SETTINGS = {
     "image_size": "image size, pixels",
     "filter": "resized by",
     "temperature": "temperature",
+    "suggested_temperature": "temperature that would calibrate it",
     "test_time_augmentation": "views at test time",
     "weights_dtype": "weights kept as",
 }
 _MAKING = {
+    "settings": "Arguments of the classifier",
     "members": "Members",
     "left_out": "Members left out",
     "weights": "Weights of the members",

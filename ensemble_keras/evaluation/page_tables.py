@@ -11,7 +11,6 @@ from ensemble_keras.measures.significance import p_text
 _MOST_ROWS = 50
 _HEADS = {
     "roc_auc": "ROC AUC",
-    "f1": "F1",
     "macs": "multiply-accumulates",
     "latency_ms": "ms per image",
     "mcc": "MCC",
@@ -92,7 +91,7 @@ def p_value(p):
 
 
 def _head(name):
-    return _HEADS.get(name, str(name).replace("_", " "))
+    return _HEADS.get(name, str(name).replace("_", " ").replace("f1", "F1").replace("brier", "Brier"))
 
 
 def _flat(records):

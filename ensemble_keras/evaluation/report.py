@@ -28,7 +28,9 @@ class EvaluationReport:
         probabilities: Array of shape `(n, num_classes)`.
         member_probabilities: Dict from a member's name to such an array; empty where members are not known.
         class_names: List of strings, in the order of the columns.
-        verdict: One or two sentences: is the ensemble worth it?
+        verdict: One or two sentences: is the ensemble worth it? What was found when it was fitted, or else `gain`.
+        gain: Sentence: how much better the ensemble is than its best member on these images; empty where members are
+            not known.
         notes: List of sentences on what to be careful with: classes without images, a drop from out-of-fold figures.
         summary: Dict of the figures of `metric_summary`, with `images`, `classes`, the 95 % interval of accuracy
             (`accuracy_low`, `accuracy_high`) and, where accuracy fell below the out-of-fold one beyond chance, the
@@ -53,7 +55,6 @@ class EvaluationReport:
             `ensemble_keras.risk_coverage`.
         groups: Group of each image, or `None`.
         images: The `ImageDataset`, of which the page shows some; `None` where it was not given.
-        chosen_point: The `OperatingPoint` that is judged here, or `None`.
         explained: What heat maps are made of: the model, a dict from its members' names to those that are shown, and
             its `(height, width)`; `None` where the report was made `from_predictions`.
     """
@@ -81,7 +82,7 @@ class EvaluationReport:
         self.images, self.explained = images, None
         self._operating_point, self._conformal = operating_point, conformal
         self.notes = [note for note in (self._absent_note(), self._drop_note(), self._coverage_note()) if note]
-        self.verdict = verdict or self._verdict()
+        self.verdict = verdict or self.gain
 
     @classmethod
     def from_model(
@@ -156,7 +157,7 @@ class EvaluationReport:
             groups: Group of each image, shape `(n,)`: intervals and tests draw groups whole. Defaults to `None`.
             history: Dict from a member's name to its training curves, `{"loss": [...], "val_loss": [...], ...}`;
                 or the curves of one model. Defaults to `None`.
-            verdict: What was found when the ensemble was fitted. Defaults to `None`: a sentence made of `members`.
+            verdict: What was found when the ensemble was fitted. Defaults to `None`: `gain`.
             leaderboard: `DataFrame` to be shown on the page. Defaults to `None`.
             out_of_fold: Dict with the out-of-fold `"accuracy"` and `"n"`, the number of its images. If accuracy here
                 is lower beyond chance (Fisher's exact test, one-sided, p < 0.01; binomial without `"n"`), the report
@@ -167,7 +168,8 @@ class EvaluationReport:
             conformal: `ConformalSets`, fitted on other images, or what a card keeps of them. If they hold the true
                 class less often than promised, beyond chance, the report says so. Defaults to `None`.
             details: Dict from a heading to what stands under it on the page: a dict, a list, a `DataFrame` or a
-                text, such as settings, versions, skipped files. Defaults to `None`.
+                text, such as settings, versions, skipped files; what a model's card holds stands in its place.
+                Defaults to `None`.
             images: The images themselves, an `ImageDataset` or an array `(n, height, width, 3)` with values in
                 [0, 255]: the page shows some of them. Defaults to `None`: it shows none.
 
@@ -203,7 +205,19 @@ class EvaluationReport:
         )
 
     @functools.cached_property
-    def summary(self):  # noqa: D102 (described with the class, as the others below)
+    def gain(self):  # noqa: D102 (described with the class, as the others below)
+        if not self.member_probabilities:
+            return ""
+        best = self.members.drop(index="ensemble")["accuracy"].idxmax()
+        gain = significance.compare(
+            self.probabilities, self.member_probabilities[best], self.y_true, groups=self.groups
+        )
+        # The exact test decides: of few images the interval may leave 0 out sooner.
+        found = "beyond chance" if gain.p_value < 0.05 else "no difference beyond chance"
+        return f"The ensemble against its best member on these images, {best}: {gain}; {found}."
+
+    @functools.cached_property
+    def summary(self):  # noqa: D102
         accuracy, low, high = metric_interval(self.probabilities, self.y_true, groups=self.groups)
         figures = {"images": len(self.y_true), "classes": len(self.class_names), "accuracy": accuracy}
         figures |= {"accuracy_low": low, "accuracy_high": high}
@@ -388,16 +402,6 @@ class EvaluationReport:
             "difference_high": gain.high,
             "p_value": gain.p_value,
         }
-
-    def _verdict(self):
-        if not self.member_probabilities:
-            return ""
-        best = self.members.drop(index="ensemble")["accuracy"].idxmax()
-        gain = significance.compare(
-            self.probabilities, self.member_probabilities[best], self.y_true, groups=self.groups
-        )
-        found = "no difference beyond chance" if gain.low <= 0 <= gain.high else "beyond chance"
-        return f"The ensemble against its best member on these images, {best}: {gain}; {found}."
 
     def _absent_note(self):
         absent = metrics.absent_classes(self.y_true, len(self.class_names))

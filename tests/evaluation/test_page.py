@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy import special
+from sklearn.metrics import log_loss
 from tiny_members import tiny_member
 
 from ensemble_keras.combiners.ensemble import build_ensemble
@@ -19,6 +20,7 @@ from ensemble_keras.evaluation import page_images, page_plots, page_provenance
 from ensemble_keras.evaluation.explain import grad_cam
 from ensemble_keras.evaluation.overlays import overlay
 from ensemble_keras.evaluation.report import EvaluationReport
+from ensemble_keras.measures.calibration import expected_calibration_error
 from ensemble_keras.measures.conformal import fit_conformal
 from ensemble_keras.measures.operating_point import choose_operating_point
 
@@ -167,10 +169,21 @@ def test_before_temperature_is_the_softmax_of_the_logits(rng):
     np.testing.assert_allclose(page_plots.before_temperature(special.softmax(logits / 1.7, axis=1), 1.7), expected)
 
 
+def softened(p, temperature):
+    return special.softmax(np.log(p) / temperature, axis=1)
+
+
 def test_reliability_stands_before_and_after_the_temperature(rng, tmp_path):
     p, y = sample(rng, 100, 3)
     with_one = EvaluationReport.from_predictions(y, p, details={"temperature": 1.5})
     assert "before temperature: calibration error" in written(with_one, tmp_path / "with.html")
+    details = {"temperature": None, "suggested_temperature": 1.5}
+    suggested = written(EvaluationReport.from_predictions(y, p, details=details), tmp_path / "suggested.html")
+    after = softened(p, 1.5)
+    error, loss = expected_calibration_error(after, y), log_loss(y, after)
+    expected = f"1.500: calibration error {error:.3f}, log loss {loss:.3f}"
+    assert "as the model gives them: calibration error" in suggested
+    assert f"at the temperature of the out-of-fold predictions, {expected}" in suggested
     without = written(EvaluationReport.from_predictions(y, p), tmp_path / "without.html")
     assert "as the model gives them: calibration error" in without
 
@@ -247,6 +260,7 @@ def test_a_leaderboard_of_a_fit_is_shown_with_its_costs(rng, tmp_path):
     page = written(EvaluationReport.from_predictions(y, p, leaderboard=board), tmp_path / "report.html")
     for text in ("-15.0 to -5.0", "<h3>Cost</h3>", "1,234,567", "multiply-accumulates"):
         assert text in page
+    assert "+0.0" not in page
     without = board.drop(columns=["seconds", "macs"])
     page = written(EvaluationReport.from_predictions(y, p, leaderboard=without), tmp_path / "without.html")
     assert "<h3>Cost</h3>" not in page

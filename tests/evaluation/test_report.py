@@ -77,6 +77,22 @@ def test_the_verdict_compares_with_the_best_member(report, y, members):
     assert EvaluationReport.from_predictions(y, members["VGG16"]).verdict == ""
 
 
+def test_what_holds_on_these_images_stands_beside_what_was_found_at_fitting(y, members, tmp_path):
+    told = EvaluationReport.from_predictions(y, members["VGG16"], members=members, verdict="So be it.")
+    assert told.gain == EvaluationReport.from_predictions(y, members["VGG16"], members=members).verdict
+    told.to_html(tmp_path / "report.html")
+    for shown in ((tmp_path / "report.html").read_text(), told._repr_html_()):
+        assert shown.index("So be it.") < shown.index(told.gain)
+
+
+def test_beyond_chance_is_what_the_exact_test_says():
+    # Five images that only the ensemble gets right: the interval leaves 0 out, yet 5 of 5 are 1 of 16.
+    y, member = np.ones(10, int), np.repeat([0.9, 0.2], 5)
+    found = EvaluationReport.from_predictions(y, np.full(10, 0.9), members={"a": member}).gain
+    assert compare(np.full(10, 0.9), member, y).low > 0
+    assert found.endswith("p = 0.062; no difference beyond chance.")
+
+
 def test_groups_change_the_intervals(y, members):
     p, groups = members["VGG16"], np.arange(200) // 5
     report = EvaluationReport.from_predictions(y, p, groups=groups, members=members)

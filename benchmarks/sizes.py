@@ -73,7 +73,7 @@ def subjects(fitted, train, student, folder):
 
 def pruned(student, train):
     """Returns the student with fewer channels."""
-    settings = ek.FineTuning(epochs=2, learning_rate=1e-3, batch_size=64)
+    settings = ek.FineTuning(epochs=4, learning_rate=1e-3, batch_size=64, train_batch_norm=True)
     return ek.prune_model(student, train, remove_macs=0.5, settings=settings, verbose=0)
 
 

@@ -15,11 +15,14 @@ from ensemble_keras.features.extraction import predict
 from ensemble_keras.measures.metrics import check_probabilities
 from ensemble_keras.members.checkpoint import Checkpoint
 from ensemble_keras.members.optimizers import build_optimizer
+from ensemble_keras.members.unfreezing import leaves
 
 # Probabilities below count as this: its logarithm and its gradient are still numbers.
 _SMALLEST = 1e-30
 # Of the focal loss, as in its paper.
 _GAMMA = 2
+# Batch normalisations of momentum 0.9, as custom backbones have, need no other.
+_LEAST_MOMENTUM = 0.9
 # What is smaller in a better model.
 _LOWER_IS_BETTER = {"val_loss": True, "val_accuracy": False, "val_auc": False}
 
@@ -74,23 +77,29 @@ class Trainee(keras.Model):
 
     def call(self, inputs, training=False):
         """Returns the probabilities, and the labels that belong to them (mixed ones after MixUp)."""
+        images, labels = self.seen(inputs, training)
+        return {"predictions": probabilities(self.network, images, training=training), "labels": labels}
+
+    def seen(self, inputs, training):
+        """Returns images as the network sees them, augmented in training, and their one-hot labels."""
         images = keras.ops.cast(inputs["images"], "float32")
         labels = keras.ops.one_hot(inputs["labels"], self.num_classes, dtype="float32")
         if training and self.augmentation is not None:
             mixed = self.augmentation({"images": images, "labels": labels}, training=True)
             images, labels = mixed["images"], mixed["labels"]
-        predictions = self.network(images, training=training)
-        if predictions.shape[-1] == 1:  # one sigmoid unit
-            predictions = keras.ops.concatenate([1 - predictions, predictions], axis=-1)
-        return {"predictions": predictions, "labels": labels}
+        return images, labels
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Returns the mean loss of the batch, by the weights of the classes, and what layers and the penalty add."""
+        """Returns the mean loss of the batch, and what layers and the penalty add."""
+        return self.loss_of_batch(y_pred) + sum(self.losses) + self._penalised(training)
+
+    def loss_of_batch(self, y_pred):
+        """Returns the mean loss of what `call` returned, by the weights of the classes."""
         labels = y_pred["labels"]
         losses = self._loss_of_rows(labels, y_pred["predictions"])
         if self.class_weight is not None:
             losses = losses * keras.ops.matmul(labels, self.class_weight[:, None])[:, 0]
-        return keras.ops.mean(losses) + sum(self.losses) + self._penalised(training)
+        return keras.ops.mean(losses)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Counts the accuracy."""
@@ -128,6 +137,12 @@ class Trainee(keras.Model):
 
     def _augmentation_variables(self):
         return [] if self.augmentation is None else self.augmentation.variables
+
+
+def probabilities(network, images, *, training):
+    """Returns what a network says of images, two columns for one sigmoid unit, too."""
+    p = network(images, training=training)
+    return keras.ops.concatenate([1 - p, p], axis=-1) if p.shape[-1] == 1 else p
 
 
 def _values(variables):
@@ -193,6 +208,7 @@ def train(
         progress_bar(f"Training {name or network.name}", epochs, unit="epochs", verbose=verbose) as advance,
         without_retracing_warnings(),
         _precision(network, settings),
+        _statistics_of_an_epoch(network, len(batches)),
     ):
         first = kept.restore()
         advance(first)
@@ -215,6 +231,26 @@ def train(
             )
     network.set_weights(watch.weights)
     return TrainingResult(watch.history, watch.best_epoch, watch.start, watch.note or _kept_start(watch, settings))
+
+
+@contextlib.contextmanager
+def _statistics_of_an_epoch(network, steps):
+    """Lets batch normalisations that train forget within an epoch what they had before, while the block runs.
+
+    Pretrained ones have a momentum of up to 0.999, for epochs of thousands of steps: after a few hundred steps on a
+    small data set, the averages would still be those of the weights and images before.
+    """
+    # Of what was before, e^-5 is left.
+    momentum = max(_LEAST_MOMENTUM, 1 - 5 / steps)
+    norms = [layer for layer in leaves(network) if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [(norm, norm.momentum) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = min(norm.momentum, momentum)
+        yield
+    finally:
+        for norm, value in before:
+            norm.momentum = value
 
 
 def _kept_start(watch, settings):

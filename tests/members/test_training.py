@@ -42,6 +42,17 @@ def test_no_epochs_show_no_bar(datasets, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_slow_batch_norms_know_the_images_after_an_epoch(datasets):
+    inputs = keras.Input((16, 16, 3))
+    norm = keras.layers.BatchNormalization(momentum=0.999)
+    outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalAveragePooling2D()(norm(inputs)))
+    model = keras.Model(inputs, outputs)
+    Trainer(model, ek.Training(epochs=1, batch_size=2), verbose=0).run(datasets[0], None, seed=0)
+    mean = datasets[0].load(image_size=16).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(norm.moving_mean, mean, rtol=0.1)
+    assert norm.momentum == 0.999
+
+
 def test_the_best_weights_are_kept_not_the_last(datasets):
     train, validation = datasets
     model = reinitialised(member(), seed=0)

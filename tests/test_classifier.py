@@ -187,6 +187,12 @@ def test_every_combiner_makes_one_model(data, combiner, tmp_path):
     assert len(tried) == (7 if combiner == "auto" else 1)
 
 
+def test_a_layer_of_keras_own_joins_predictions(fitted, data):
+    x, y = data
+    averaged = classifier(combiner=keras.layers.Average()).fit(x, NAMES[y])
+    np.testing.assert_allclose(averaged.predict_proba(x), fitted.predict_proba(x), atol=1e-6)
+
+
 @pytest.mark.parametrize("combiner", ["soft_voting", "stacking", "concatenate"])
 def test_calibrated_members_and_ensemble_are_brought_to_their_temperatures(data, combiner):
     x, y = data
@@ -737,7 +743,7 @@ def test_a_member_without_memory_is_skipped_with_its_reason(data, monkeypatch):
         ({"backbones": [random_backbone("a"), random_backbone("a")]}, "Two backbones are called 'a'"),
         ({"combiner": "stackin"}, "Unknown combiner 'stackin'.*Did you mean 'stacking'"),
         ({"combiner": 3}, "Unknown combiner 3"),
-        ({"combiner": keras.layers.Dense(2)}, "A combiner layer says by `takes`"),
+        ({"combiner": keras.layers.Dense(2)}, "The combiner .* does not fit 2 members"),
         ({"image_size": (16,)}, "`image_size` must be"),
         ({"head": "lineal"}, "`head` must be one of 'linear', 'mlp'.*Did you mean 'linear'"),
         ({"leaks": "ignore"}, "`leaks` must be one of"),

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from ensemble_keras._validation import check_choice
+
 # Below this a probability counts as this much: one member that is sure and wrong must not give infinities.
 SMALLEST_PROBABILITY = 1e-7
 
@@ -91,6 +93,17 @@ class DenseCombiner(Combiner):
                 'Expected `activation="softmax"` with 2 or more classes, or "sigmoid" with `num_classes=1`, so that '
                 f"rows sum to 1. Received: activation={self.activation!r}, num_classes={self.num_classes}."
             )
+
+
+def takes_of(combiner):
+    """Returns what a combiner layer takes: what its `takes` says, `"predictions"` where it has none, as Keras' own.
+
+    Raises:
+        ValueError: If it says anything else than `"predictions"`, `"features"` or `"both"`.
+    """
+    return check_choice(
+        "combiner.takes", getattr(combiner, "takes", "predictions"), ["predictions", "features", "both"]
+    )
 
 
 def as_probabilities(tensor):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from ensemble_keras._validation import suggest
+from ensemble_keras.combiners.base import takes_of
 from ensemble_keras.combiners.concatenation import ConcatenateDense
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import combine, fit_combiner, fit_out_of_fold
@@ -76,11 +77,7 @@ def named_combiners(combiner, num_classes):
     if isinstance(combiner, str) and combiner == "auto":
         return named_combiners(_COMPARED, num_classes)
     if isinstance(combiner, keras.layers.Layer):
-        if getattr(combiner, "takes", None) not in ("predictions", "features", "both"):
-            raise ValueError(
-                "A combiner layer says by `takes` what it joins: 'predictions', 'features' or 'both'. "
-                f"Received: {combiner!r}."
-            )
+        takes_of(combiner)
         # A copy: what the user gave is theirs.
         return {combiner.name: type(combiner).from_config(combiner.get_config())}
     if not isinstance(combiner, str) or combiner not in _MAKERS:
@@ -122,7 +119,7 @@ def own_cost(combiner, widths, num_classes):
         deducted.
     """
     joined, members = _join_stand_ins(combiner, widths, num_classes)
-    if combiner.takes == "features":
+    if takes_of(combiner) == "features":
         members = [keras.Model(member.inputs, member.get_layer("features").output) for member in members]
     whole, parts = count_macs(joined), [count_macs(member) for member in members]
     parameters = whole.parameters - sum(part.parameters for part in parts)
@@ -150,7 +147,7 @@ def try_combiner(name, combiner, predictions, y, folds, *, features=None, class_
     arguments = {"class_weight": class_weight, "seed": seed}
     everyone = list(range(predictions.shape[1]))
     asked, joined = _asked_together(combiner, everyone), everyone
-    by_fold = combiner.takes != "predictions" and any(part.ndim == 3 for part in features)
+    by_fold = takes_of(combiner) != "predictions" and any(part.ndim == 3 for part in features)
     if selection is not None and not selection.fits(asked):
         joined, sets = selection.of(asked), [selection.of(asked, without=fold) for fold in np.unique(folds)]
         combined = _by_fold(combiner, predictions, y, folds, features, sets, arguments)
@@ -180,7 +177,7 @@ def fit_joined(combiner, joined, predictions, y, folds, features, **arguments):
     Returns:
         A combiner layer.
     """
-    parts = None if combiner.takes == "predictions" else [features[i] for i in joined]
+    parts = None if takes_of(combiner) == "predictions" else [features[i] for i in joined]
     options = {"features": parts, "folds": folds, **arguments}
     return fit_combiner(restricted(combiner, joined), predictions[:, joined], y, **options)
 
@@ -298,7 +295,7 @@ def _by_fold(combiner, predictions, y, folds, features, sets, arguments):
     combined = np.empty((len(y), predictions.shape[-1]), "float32")
     for number, (fold, members) in enumerate(zip(np.unique(folds), sets, strict=True)):
         held, parts = folds == fold, None
-        if combiner.takes != "predictions":
+        if takes_of(combiner) != "predictions":
             parts = [part if part.ndim == 2 else part[number] for part in (features[i] for i in members)]
         rest = fit_combiner(
             restricted(combiner, members),

@@ -4,7 +4,6 @@ import collections
 
 import keras
 
-from ensemble_keras._validation import check_choice
 from ensemble_keras.combiners import base, tables
 from ensemble_keras.combiners.calibration import apply_temperature, check_temperature
 from ensemble_keras.combiners.stems import call_members
@@ -191,9 +190,7 @@ def _check_same(values, rule, hint):
 
 def _check_combiner(combiner):
     tables.check_layer(combiner)
-    return check_choice(
-        "combiner.takes", getattr(combiner, "takes", "predictions"), ["predictions", "features", "both"]
-    )
+    return base.takes_of(combiner)
 
 
 def _check_temperatures(temperatures, count, takes):

@@ -4,12 +4,13 @@ import keras
 import numpy as np
 
 from ensemble_keras._validation import rows_text
+from ensemble_keras.combiners.base import takes_of
 from ensemble_keras.measures.predictions import check_predictions
 
 
 def inputs_of(combiner, predictions, features):
     """Returns what the combiner's `call` takes: one or two lists of checked float32 arrays, one array per member."""
-    takes = getattr(combiner, "takes", "predictions")
+    takes = takes_of(combiner)
     inputs = []
     if takes != "features":
         inputs.append(list(np.moveaxis(check_predictions(predictions), 1, 0)))
@@ -39,7 +40,7 @@ def check_class_weight(class_weight, num_classes):
 def check_classes(combiner, inputs, num_classes):
     """Raises `ValueError` unless a combiner of predictions gives the classes that it is given."""
     given = inputs[0][0].shape[1]
-    if getattr(combiner, "takes", "predictions") != "features" and given != num_classes:
+    if takes_of(combiner) != "features" and given != num_classes:
         raise ValueError(
             f"`{type(combiner).__name__}` gives {num_classes} classes. Received: predictions of {given} classes."
         )

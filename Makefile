@@ -6,7 +6,7 @@ PYTEST = $(BIN)/python -m pytest
 # On a machine without a GPU, level 2 still shows an error about CUDA.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-all test-jax lint format docs bench clean
+.PHONY: demo test test-slow test-all test-jax lint format docs notebooks bench clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,10 @@ format: $(VENV)/installed
 # Into site/, without a network; a warning is an error.
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Executes the notebooks and saves them with their outputs.
+notebooks: $(VENV)/installed
+	$(BIN)/python notebooks/execute.py
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/feature_cache.py

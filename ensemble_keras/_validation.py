@@ -1,6 +1,8 @@
 """Validation: argument checks with one form of message: the rule, what came, the next step."""
 
 import difflib
+import math
+import numbers
 
 import numpy as np
 
@@ -20,6 +22,20 @@ def check_choice(argument, value, choices):
     return value
 
 
+def check_number(argument, value, rule, holds):
+    """Raises `ValueError` unless `value` is a finite number of which `holds(value)` is true; returns it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and holds(value)):
+        raise ValueError(f"`{argument}` must be {rule}. Received: {value!r}.")
+    return value
+
+
+def check_at_least(argument, value, least):
+    """Raises `ValueError` unless `value` is an int of at least `least`; returns it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"`{argument}` must be an int of at least {least}. Received: {value!r}.")
+    return value
+
+
 def check_image_size(image_size):
     """Returns `(height, width)` from one int or a pair of ints, each at least 1."""
     pair = (image_size, image_size) if isinstance(image_size, int | np.integer) else image_size
@@ -35,9 +51,7 @@ def check_image_size(image_size):
 
 def check_seed(seed):
     """Raises `ValueError` unless `seed` is an int of at least 0; returns it."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"`seed` must be an int of at least 0. Received: {seed!r}.")
-    return seed
+    return check_at_least("seed", seed, 0)
 
 
 def check_images(x, argument="x", channels=3):

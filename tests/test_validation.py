@@ -10,6 +10,24 @@ def test_image_size_is_one_int_or_a_pair(given, expected):
     assert validation.check_image_size(given) == expected
 
 
+@pytest.mark.parametrize("given", [2, 2.0, np.float32(2), np.int64(2)])
+def test_a_number_is_one_of_python_or_numpy(given):
+    assert validation.check_number("rate", given, "above 1", lambda rate: rate > 1) is given
+
+
+@pytest.mark.parametrize("given", [1, True, "2", None, float("nan"), float("inf"), [2]])
+def test_what_is_no_such_number_is_refused(given):
+    with pytest.raises(ValueError, match="`rate` must be above 1. Received: "):
+        validation.check_number("rate", given, "above 1", lambda rate: rate > 1)
+
+
+@pytest.mark.parametrize("given", [1, True, 2.0, "2", None])
+def test_what_is_no_such_int_is_refused(given):
+    assert validation.check_at_least("size", np.int64(2), 2) == 2
+    with pytest.raises(ValueError, match="`size` must be an int of at least 2. Received: "):
+        validation.check_at_least("size", given, 2)
+
+
 @pytest.mark.parametrize("given", [0, -1, (224,), (1, 2, 3), "224", None, 2.5, (10.5, 3)])
 def test_another_image_size_is_refused(given):
     with pytest.raises(ValueError, match=r"`image_size` must be one int or \(height, width\)"):

@@ -3,11 +3,11 @@
 import pathlib
 
 import keras
-import numpy as np
 
-from ensemble_keras._validation import check_seed
+from ensemble_keras._validation import check_at_least, check_number, check_seed
 from ensemble_keras.backbones.spec import read_spec
 from ensemble_keras.compression.lessons import Lessons, answers_of
+from ensemble_keras.data.augmentation import build_augmentation
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.features.keys import model_fingerprint
 from ensemble_keras.features.views import Views
@@ -18,7 +18,7 @@ from ensemble_keras.members.member import backbone_of, build_member
 from ensemble_keras.members.settings import FineTuning, as_training
 from ensemble_keras.members.trainer import Trainer, result_arrays, weight_arrays, weights_of
 from ensemble_keras.members.training import Trainee
-from ensemble_keras.members.training_data import training_data
+from ensemble_keras.members.training_data import check_gives_probabilities, training_data
 from ensemble_keras.runs import Run
 
 # Probabilities below count as this: their logarithms are numbers.
@@ -116,8 +116,12 @@ def distill(
     """
     settings = as_training(settings, "settings")
     _check_arguments(temperature, alpha, views, seed)
+    # Said also where no view needs it.
+    build_augmentation(augmentation)
     num_classes, teacher_size = _check_teacher(ensemble)
     network, is_new = _student(student, num_classes, image_size, teacher_size, weights, seed)
+    teacher_size = teacher_size or network.input_shape[1:3]
+    check_gives_probabilities(ensemble, teacher_size)
     images, validation, _ = training_data(
         network,
         x,
@@ -147,7 +151,7 @@ def distill(
 
     def compute():
         kept = store if store is not None or directory is None else pathlib.Path(directory) / "answers.sqlite"
-        options = {"image_size": teacher_size or network.input_shape[1:3], "store": kept, "views": seen[0]}
+        options = {"image_size": teacher_size, "store": kept, "views": seen[0]}
         answers = [answers_of(ensemble, part, verbose=verbose, **options) for part in parts]
         if probed:
             solve_probe(network, images, seed=seed, verbose=verbose)
@@ -263,10 +267,7 @@ def _check_teacher(ensemble):
 
 
 def _check_arguments(temperature, alpha, views, seed):
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < np.inf:
-        raise ValueError(f"`temperature` must be a number above 0. Received: {temperature!r}.")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
-        raise ValueError(f"`alpha` must be a number in [0, 1]. Received: {alpha!r}.")
-    if isinstance(views, bool) or not isinstance(views, int) or views < 1:
-        raise ValueError(f"`views` must be an int of at least 1. Received: {views!r}.")
+    check_number("temperature", temperature, "a number above 0", lambda number: number > 0)
+    check_number("alpha", alpha, "a number in [0, 1]", lambda share: 0 <= share <= 1)
+    check_at_least("views", views, 1)
     check_seed(seed)

@@ -6,7 +6,10 @@ import math
 import keras
 import numpy as np
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_at_least, check_choice, check_number
+
+# Kinds, which are those of the penalties.
+IMPORTANCES = ("slimming", "l1", "group_lasso")
 
 
 def channel_importance(groups, kind):
@@ -26,7 +29,7 @@ def channel_importance(groups, kind):
         Dict from a group's name to a float array `(size,)`, at least 0.
     """
     scales = {group.name: _mean(group.norms, group.size, np.abs) for group in groups if group.norms}
-    if check_choice("kind", kind, ("slimming", "l1", "group_lasso")) == "slimming":
+    if check_choice("kind", kind, IMPORTANCES) == "slimming":
         return scales
     size_of, root = (np.abs, np.asarray) if kind == "l1" else (np.square, np.sqrt)
     return {
@@ -64,10 +67,8 @@ class Widths:
     round_to: int = 8
 
     def __post_init__(self):
-        if not 0 < self.floor <= 1:
-            raise ValueError(f"`floor` must be in (0, 1]. Received: {self.floor!r}.")
-        if isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
-            raise ValueError(f"`round_to` must be an int of at least 1. Received: {self.round_to!r}.")
+        check_number("floor", self.floor, "in (0, 1]", lambda share: 0 < share <= 1)
+        check_at_least("round_to", self.round_to, 1)
 
     def kept(self, wanted, size):
         """Returns the number of channels that stay of a group's `size`, if `wanted` count."""

@@ -1,13 +1,11 @@
 """Penalties: what is added to the loss in training, so that weights or whole channels become zero."""
 
 import dataclasses
-import math
-import numbers
 
 import keras
 import numpy as np
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_choice, check_number
 from ensemble_keras.compression.channels import channel_groups
 
 # Under a root, whose slope at zero is no number.
@@ -53,8 +51,8 @@ class Penalty:
 
     def __post_init__(self):
         check_choice("kind", self.kind, _TERMS)
-        _check_number("strength", self.strength, "above 0", lambda strength: strength > 0)
-        _check_number("warmup_epochs", self.warmup_epochs, "at least 0", lambda epochs: epochs >= 0)
+        check_number("strength", self.strength, "above 0", lambda strength: strength > 0)
+        check_number("warmup_epochs", self.warmup_epochs, "at least 0", lambda epochs: epochs >= 0)
 
     def config(self):
         """Returns the penalty as JSON values."""
@@ -148,9 +146,3 @@ def _some(found, network, what):
             "penalty, or let them train: `FineTuning` has `unfreeze` and `train_batch_norm`."
         )
     return found
-
-
-def _check_number(name, value, rule, holds):
-    """Raises `ValueError` unless a value is a finite number of which `holds(value)` is true."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and holds(value)):
-        raise ValueError(f"`{name}` must be {rule}. Received: {value!r}.")

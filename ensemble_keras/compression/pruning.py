@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ensemble_keras._validation import check_choice, check_seed
+from ensemble_keras._validation import check_choice, check_number, check_seed
 from ensemble_keras.compression.channels import channel_groups, trace_channels
 from ensemble_keras.compression.importance import Widths, channel_importance, channels_below
 from ensemble_keras.compression.penalties import Penalty
@@ -16,7 +16,7 @@ from ensemble_keras.measures.macs import count_macs
 from ensemble_keras.members.fine_tuning import as_history
 from ensemble_keras.members.settings import FineTuning, as_training
 from ensemble_keras.members.trainer import Trainer, result_arrays, weight_arrays, weights_of
-from ensemble_keras.members.training_data import training_data
+from ensemble_keras.members.training_data import check_gives_probabilities, training_data
 from ensemble_keras.runs import Run
 
 # λ of each penalty where none is given. Slimming's beat 3e-4 in a trial on CIFAR-10; the others' are rough.
@@ -115,6 +115,7 @@ def prune_model(
     target = _checked_target(macs=remove_macs, parameters=remove_parameters)
     # What cannot be had is said before the long work.
     least_important(model, penalty, target, widths)
+    check_gives_probabilities(model)
     images, validation, weights = training_data(
         model,
         x,
@@ -135,6 +136,8 @@ def prune_model(
         "verbose": verbose,
     }
     sparse = Trainer(remove_channels(model, {}), settings, penalty=term, **options)
+    # Layers to unfreeze have the same names in the narrow network.
+    Trainer(sparse.network, fine_tuning, **options)
     start = {"model": model_fingerprint(model), "data": images.fingerprint(), "seed": seed, **sparse.depends_on()}
     with Run(directory, {"model": model.name, "seed": seed, **sparse.depends_on(), "target": target}) as run:
         _trained(run, f"{model.name} sparse", sparse, images, None, start)
@@ -208,8 +211,7 @@ def least_important(model, kind, target, widths):
 
 def _checked_target(**shares):
     for name, share in shares.items():
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-            raise ValueError(f"`remove_{name}` must be in [0, 1). Received: {share!r}.")
+        check_number(f"remove_{name}", share, "in [0, 1)", lambda share: 0 <= share < 1)
     if not any(shares.values()):
         raise ValueError("`remove_macs` or `remove_parameters` must be above 0. Received: 0 for both.")
     return shares

@@ -7,6 +7,7 @@ import keras
 from ensemble_keras._validation import check_choice
 from ensemble_keras.backbones.folding import fold_batch_norms
 from ensemble_keras.measures.cost import measure_latencies
+from ensemble_keras.measures.graph import has_graph
 from ensemble_keras.measures.macs import count_macs
 from ensemble_keras.members.initialisation import renamed_copy
 
@@ -48,6 +49,8 @@ def quantize_model(model, mode="int8", *, filters=None, verbose=1):
     ['int8_from_float32', 'int8_from_float32']
     """
     check_choice("mode", mode, MODES)
+    if not has_graph(model):
+        raise ValueError(f"`model` must be a functional `keras.Model`. Received: {model!r}.")
     folded = fold_batch_norms(model)
     quantized = renamed_copy(folded, model.name)
     with warnings.catch_warnings():

@@ -5,13 +5,13 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 import pandas as pd
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_at_least, check_choice
 from ensemble_keras.artifact import CARD, load_ensemble
 from ensemble_keras.combiners.cascade import Cascade
 from ensemble_keras.combiners.inference import compiled
@@ -70,10 +70,9 @@ def compare_sizes(models, x, y=None, *, repeats=3, verbose=0):
     >>> table[["parameters", "macs"]].loc["linear"].tolist()
     [386, 384]
     """
-    if not models:
-        raise ValueError("`models` must name at least one model. Received: none.")
-    if repeats < 1:
-        raise ValueError(f"`repeats` must be at least 1. Received: {repeats}.")
+    if not isinstance(models, Mapping) or not models:
+        raise ValueError(f"`models` must be a dict from names to models, one or more. Received: {models!r}.")
+    check_at_least("repeats", repeats, 1)
     dataset = as_dataset(x, y)
     subjects = {name: _subject(name, model) for name, model in models.items()}
     rows = [_row(subject, dataset, verbose) for subject in subjects.values()]
@@ -98,7 +97,7 @@ def plot_sizes(table, ax=None, *, x="macs"):
         The axes.
 
     Raises:
-        ValueError: If `x` is none of these.
+        ValueError: If `x` is none of these, or the table lacks a column.
 
     Example:
 
@@ -108,6 +107,9 @@ def plot_sizes(table, ax=None, *, x="macs"):
     'multiply-accumulates of an image'
     """
     check_choice("x", x, _AXES)
+    lacking = [column for column in ("accuracy", x) if column not in table]
+    if lacking:
+        raise ValueError(f"`table` must have a column {lacking[0]!r}. Received: {', '.join(map(str, table))}.")
     shown = table.dropna(subset=[x])
     costs, accuracies = shown[x].to_numpy("float64"), 100 * shown["accuracy"].to_numpy("float64")
     ax = own_axes(ax, (5.4, 3.6 + 0.2 * len(shown)))
@@ -163,6 +165,8 @@ def _subject(name, given):
 
 
 def _loaded(file):
+    if file.is_file() and not zipfile.is_zipfile(file):
+        raise ValueError(f"{str(file)!r} is not a .keras file: it is no zip archive, or a part of one is missing.")
     with zipfile.ZipFile(file) as archive:
         has_card = CARD in archive.namelist()
     if not has_card:

@@ -1,12 +1,11 @@
 """Settings: how a network is trained by gradient descent, from random weights or from pretrained ones."""
 
 import dataclasses
-import math
 import numbers
 
 import keras
 
-from ensemble_keras._validation import check_choice, suggest
+from ensemble_keras._validation import check_choice, check_number, suggest
 
 LOSSES = ("crossentropy", "focal")
 MONITORS = ("val_loss", "val_accuracy", "val_auc")
@@ -66,15 +65,15 @@ class Training:
     def __post_init__(self):
         for name in ("epochs", "batch_size", "patience"):
             _check_int(name, getattr(self, name))
-        _check("learning_rate", self.learning_rate, "above 0", lambda rate: rate > 0)
-        _check("weight_decay", self.weight_decay, "at least 0", lambda decay: decay >= 0)
-        _check("validation_split", self.validation_split, "between 0 and 1", lambda share: 0 < share < 1)
-        _check("warmup_epochs", self.warmup_epochs, "from 0 to below `epochs`", lambda n: 0 <= n < self.epochs)
-        _check("label_smoothing", self.label_smoothing, "in [0, 1)", lambda share: 0 <= share < 1)
+        check_number("learning_rate", self.learning_rate, "above 0", lambda rate: rate > 0)
+        check_number("weight_decay", self.weight_decay, "at least 0", lambda decay: decay >= 0)
+        check_number("validation_split", self.validation_split, "between 0 and 1", lambda share: 0 < share < 1)
+        check_number("warmup_epochs", self.warmup_epochs, "from 0 to below `epochs`", lambda n: 0 <= n < self.epochs)
+        check_number("label_smoothing", self.label_smoothing, "in [0, 1)", lambda share: 0 <= share < 1)
         if self.global_clipnorm is not None:
-            _check("global_clipnorm", self.global_clipnorm, "above 0, or None", lambda norm: norm > 0)
+            check_number("global_clipnorm", self.global_clipnorm, "above 0, or None", lambda norm: norm > 0)
         if self.ema_momentum is not None:
-            _check("ema_momentum", self.ema_momentum, "between 0 and 1, or None", lambda share: 0 < share < 1)
+            check_number("ema_momentum", self.ema_momentum, "between 0 and 1, or None", lambda share: 0 < share < 1)
         check_choice("mixed_precision", self.mixed_precision, (None, True, False))
         check_choice("jit_compile", self.jit_compile, ("auto", True, False))
         check_choice("loss", self.loss, LOSSES)
@@ -133,7 +132,7 @@ class FineTuning(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        _check("layer_decay", self.layer_decay, "in (0, 1]", lambda factor: 0 < factor <= 1)
+        check_number("layer_decay", self.layer_decay, "in (0, 1]", lambda factor: 0 < factor <= 1)
         check_choice("train_batch_norm", self.train_batch_norm, (True, False))
         blocks = self.unfreeze
         if isinstance(blocks, bool) or not isinstance(blocks, int | str) or (isinstance(blocks, int) and blocks < 1):
@@ -159,9 +158,3 @@ def as_fine_tuning(fine_tune):
 def _check_int(name, value):
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"`{name}` must be at least 1, an int. Received: {value!r}.")
-
-
-def _check(name, value, rule, holds):
-    """Raises `ValueError` unless a value is a finite number of which `holds(value)` is true."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and holds(value)):
-        raise ValueError(f"`{name}` must be {rule}. Received: {value!r}.")

@@ -1,10 +1,11 @@
 """Training data: what a network learns from and is validated on, labelled as the network counts its classes."""
 
+import keras
 import numpy as np
 
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices_of
-from ensemble_keras.measures.metrics import check_class_indices
+from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
 from ensemble_keras.members.trainer import inner_split
 
 
@@ -33,6 +34,19 @@ def labelled_for(model, dataset):
             f"{', '.join(map(str, classes[:10]))}."
         )
     return dataset.with_labels(labels), np.asarray(classes)
+
+
+def check_gives_probabilities(model, image_size=None):
+    """Raises `ValueError` if what a model says of a black image is no class probabilities.
+
+    Args:
+        model: A `keras.Model` from images.
+        image_size: `(height, width)`. Defaults to `None`: the model's.
+    """
+    height, width = image_size or model.input_shape[1:3]
+    black = keras.ops.zeros((1, height, width, model.input_shape[-1]))
+    p = keras.ops.convert_to_numpy(model(black, training=False))
+    check_probabilities(p.astype("float32"), name=f"the predictions of {model.name!r}")
 
 
 def training_data(model, x, y, *, groups, validation_data, class_weight, settings, seed):

@@ -6,10 +6,11 @@ import math
 import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
+from ensemble_keras._validation import check_at_least
 from ensemble_keras.members.gaussian_process import lower_bounds
 from ensemble_keras.search.genome import genes
 from ensemble_keras.search.operators import mutate
-from ensemble_keras.search.oracle import SearchOracle, check_at_least
+from ensemble_keras.search.oracle import SearchOracle
 
 # Genomes among which the next trial is chosen: anywhere, and near the best ones so far.
 _ANYWHERE, _NEARBY, _BEST = 500, 500, 10

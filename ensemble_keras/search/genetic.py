@@ -1,9 +1,9 @@
 """Genetic: a population derived from the finished trials, tournaments for parents, crossover and mutation."""
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_at_least, check_choice
 from ensemble_keras.search.genome import genes
 from ensemble_keras.search.operators import CROSSOVERS, cross, mutate, tournament
-from ensemble_keras.search.oracle import SearchOracle, check_at_least
+from ensemble_keras.search.oracle import SearchOracle
 
 MODES = ("aging", "generational")
 

@@ -1,8 +1,9 @@
 """Local search: from the best trial to a better neighbour, until none is left; then anew (White et al., 2021)."""
 
+from ensemble_keras._validation import check_at_least
 from ensemble_keras.search.genome import genes
 from ensemble_keras.search.operators import neighbours
-from ensemble_keras.search.oracle import SearchOracle, check_at_least
+from ensemble_keras.search.oracle import SearchOracle
 
 
 class LocalOracle(SearchOracle):

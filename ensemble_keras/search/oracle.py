@@ -9,7 +9,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
-from ensemble_keras._validation import check_seed
+from ensemble_keras._validation import check_at_least, check_seed
 from ensemble_keras.members import trial_files
 from ensemble_keras.members.curves import DIRECTIONS
 from ensemble_keras.search.genome import active_values, genes, genome_id
@@ -353,12 +353,6 @@ class SearchOracle(keras_tuner.Oracle, abc.ABC):
     def _best_first(self, trials):
         scores = np.reshape([trial.objectives for trial in trials], (-1, len(self._objectives)))
         return [trials[place] for place in best_first(scores)]
-
-
-def check_at_least(argument, value, least):
-    """Raises `ValueError` unless `value` is an int of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"`{argument}` must be an int of at least {least}. Received: {value!r}.")
 
 
 def _objective(objective):

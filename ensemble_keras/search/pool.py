@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_at_least, check_choice
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.fitting import fit_combiner
 from ensemble_keras.combiners.gating import ArchitectureGate
@@ -15,7 +15,6 @@ from ensemble_keras.measures.architecture import describe_architecture
 from ensemble_keras.measures.metrics import log_losses
 from ensemble_keras.measures.significance import compare
 from ensemble_keras.search.images import divided, search_images
-from ensemble_keras.search.oracle import check_at_least
 from ensemble_keras.search.team import MOST_CANDIDATES, greedy_team, true_class_probabilities
 
 COMBINERS = ("greedy", "gated", "top")

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from ensemble_keras import memory
+from ensemble_keras._validation import check_at_least, check_choice, check_number
 from ensemble_keras.compression.channels import channel_groups
-from ensemble_keras.compression.importance import Widths, channel_importance, channels_below
+from ensemble_keras.compression.importance import IMPORTANCES, Widths, channel_importance, channels_below
 from ensemble_keras.compression.penalties import Penalty
 from ensemble_keras.compression.slicing import remove_channels
 from ensemble_keras.measures.macs import count_macs
@@ -21,7 +22,6 @@ from ensemble_keras.members.settings import FineTuning
 from ensemble_keras.members.trainer import Trainer
 from ensemble_keras.search.evaluation import Clock, Evaluation, evaluate, one_at_a_time
 from ensemble_keras.search.family import hyperparameter
-from ensemble_keras.search.oracle import check_at_least
 from ensemble_keras.search.source import to_source
 from ensemble_keras.search.space import HyperImageClassifier
 from ensemble_keras.search.tuner import ArchitectureSearch
@@ -76,8 +76,7 @@ class Sparsity:
 
     def __post_init__(self):
         Penalty(self.penalty, 1.0, self.warmup_epochs)
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"`threshold` must be in (0, 1). Received: {self.threshold!r}.")
+        check_number("threshold", self.threshold, "in (0, 1)", lambda share: 0 < share < 1)
         if self.fine_tuning_epochs is not None:
             check_at_least("fine_tuning_epochs", self.fine_tuning_epochs, 1)
 
@@ -299,7 +298,8 @@ class SparseSearch(ArchitectureSearch):
     ):
         if not isinstance(hypermodel, HyperImageClassifier):
             raise ValueError(f"`hypermodel` must be a HyperImageClassifier. Received: {hypermodel!r}.")
-        strengths = [strength] if isinstance(strength, numbers.Real) else list(strength)
+        check_choice("penalty", penalty, IMPORTANCES)
+        strengths = [strength] if isinstance(strength, numbers.Real | str) else list(strength)
         if not strengths:
             raise ValueError("`strength` must hold one value or more. Received: none.")
         for value in strengths:

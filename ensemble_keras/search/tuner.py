@@ -16,7 +16,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from ensemble_keras import runs
 from ensemble_keras._progress import progress_bar
-from ensemble_keras._validation import check_choice, check_seed
+from ensemble_keras._validation import check_at_least, check_choice, check_seed
 from ensemble_keras._version import __version__
 from ensemble_keras.data.labels import class_weights
 from ensemble_keras.executors import ProcessExecutor, check_executor, run_units
@@ -37,7 +37,6 @@ from ensemble_keras.search.options import (
     objectives_of,
     shared_settings,
 )
-from ensemble_keras.search.oracle import check_at_least
 from ensemble_keras.search.records import SHORT, Records
 from ensemble_keras.search.source import write_champion
 from ensemble_keras.search.space import HyperImageClassifier

@@ -262,6 +262,11 @@ def test_where_memory_runs_out_the_batch_is_halved(teacher, data, monkeypatch, c
         ({"temperature": float("inf")}, "`temperature` must be a number above 0"),
         ({"alpha": 1.5}, r"`alpha` must be a number in \[0, 1\]. Received: 1.5"),
         ({"views": 0}, "`views` must be an int of at least 1. Received: 0"),
+        ({"augmentation": "lihgt"}, "Unknown augmentation 'lihgt'. Did you mean 'light'"),
+        (
+            {"ensemble": classifier(activation="linear")},
+            "`the predictions of 'classifier'` must hold one row of class",
+        ),
         ({"seed": -1}, "`seed` must be an int of at least 0"),
         ({"settings": "long"}, "`settings` must be None or Training settings"),
         ({"views": 2, "augmentation": "strong"}, "MixUp and CutMix mix an image"),
@@ -274,8 +279,3 @@ def test_what_cannot_be_is_refused_before_any_work(teacher, data, wrong, message
     arguments = {"ensemble": teacher, "student": classifier(), "x": data[0], "y": data[1], "settings": QUICK}
     with pytest.raises(ValueError, match=message):
         ek.distill(**{**arguments, **wrong}, verbose=0)
-
-
-def test_a_teacher_of_logits_is_refused(data):
-    with pytest.raises(ValueError, match="`the ensemble's predictions` must hold one row of class probabilities"):
-        distil(classifier(activation="linear"), classifier(), *data)

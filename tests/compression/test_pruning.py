@@ -115,6 +115,11 @@ def without_channels():
     return keras.Model(images, layers.Dense(3, "softmax", name="predictions")(x), name="member")
 
 
+def of_scores():
+    model = classifier()
+    return keras.Model(model.input, model.get_layer("features").output, name="scores")
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
@@ -128,6 +133,8 @@ def without_channels():
         (classifier(), {"floor": 0}, r"`floor` must be in \(0, 1\]"),
         (classifier(), {"settings": 5}, "`settings` must be None or Training settings"),
         (classifier(), {"fine_tuning": 5}, "`fine_tuning` must be None or Training settings"),
+        (classifier(), {"fine_tuning": ek.FineTuning(unfreeze="last")}, "names a layer that no backbone has: 'last'"),
+        (of_scores(), {"penalty": "l1", "remove_macs": 0.3}, "`the predictions of 'scores'` must hold one row"),
         (classifier(), {"sampling": "up"}, "`sampling` must be one of"),
         (classifier(), {"seed": -1}, "`seed` must be an int of at least 0"),
     ],
@@ -135,7 +142,7 @@ def without_channels():
 def test_wrong_arguments_are_refused_before_the_work(model, options, message):
     x, y = pictures(12)
     with pytest.raises(ValueError, match=message):
-        ek.prune_model(model, x, y, **options)
+        ek.prune_model(model, x, y, callbacks=[KillAt(1)], **options)
 
 
 def test_labels_of_other_classes_are_refused():

@@ -129,3 +129,5 @@ def test_what_cannot_be_quantised_is_refused(model):
         ek.quantize_model(model, filters="nothing", verbose=0)
     with pytest.raises(ValueError, match="`mode` must be one of 'int8', 'int4'. Received: 'float8'"):
         ek.quantize_model(model, "float8")
+    with pytest.raises(ValueError, match="`model` must be a functional `keras.Model`. Received: 'model.keras'"):
+        ek.quantize_model("model.keras")

@@ -178,17 +178,24 @@ def test_names_do_not_run_into_one_another(x):
     assert min(box.y0 for box in boxes) > ax.figure.bbox.y0
 
 
-def test_what_cannot_be_compared_is_refused(data, ensemble, table):
-    with pytest.raises(ValueError, match="`models` must name at least one model"):
+def test_what_cannot_be_compared_is_refused(data, ensemble, table, tmp_path):
+    with pytest.raises(ValueError, match="`models` must be a dict from names to models, one or more. Received: {}"):
         compare_sizes({}, *data)
-    with pytest.raises(ValueError, match="`repeats` must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`models` must be a dict from names"):
+        compare_sizes([ensemble], *data)
+    with pytest.raises(ValueError, match="`repeats` must be an int of at least 1. Received: 0"):
         compare_sizes({"a": ensemble}, *data, repeats=0)
     images = keras.Input((None, None, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(images)
     with pytest.raises(ValueError, match=r"`models\['any'\]` must be a functional `keras.Model` from images of one"):
         compare_sizes({"any": keras.Model(images, keras.layers.Dense(2, "softmax")(pooled))}, *data)
+    (tmp_path / "notes.keras").write_text("no archive")
+    with pytest.raises(ValueError, match="notes.keras' is not a .keras file: it is no zip archive"):
+        compare_sizes({"notes": tmp_path / "notes.keras"}, *data)
     with pytest.raises(ValueError, match="`x` must be one of 'parameters', 'macs'"):
         plot_sizes(table, x="flops")
+    with pytest.raises(ValueError, match="`table` must have a column 'macs'. Received: accuracy, throughput"):
+        plot_sizes(table[["accuracy", "throughput"]])
 
 
 class _Mean(keras.layers.Layer):

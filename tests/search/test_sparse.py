@@ -162,9 +162,11 @@ def test_a_narrow_network_without_a_finite_figure_fails(tmp_path):
     [
         ({"strength": 0.0}, "`strength` must be above 0"),
         ({"strength": []}, "`strength` must hold one value or more"),
-        ({"penalty": "l0"}, "`kind` must be one of"),
+        ({"strength": "small"}, "`strength` must be above 0. Received: 'small'"),
+        ({"penalty": "l0"}, "`penalty` must be one of"),
         ({"warmup_epochs": -1}, "`warmup_epochs` must be at least 0"),
         ({"threshold": 1.0}, r"`threshold` must be in \(0, 1\). Received: 1.0"),
+        ({"threshold": "low"}, r"`threshold` must be in \(0, 1\). Received: 'low'"),
         ({"floor": 0}, "`floor` must be in"),
         ({"round_to": 0}, "`round_to` must be"),
         ({"fine_tuning_epochs": 0}, "`fine_tuning_epochs` must be"),

@@ -78,7 +78,7 @@ def fitted_ensemble(train, options):
     )
 
 
-def taught(ensemble, train, unlabelled, seed, lesson, options):
+def taught(ensemble, train, unlabelled, seed, lesson, options, student=STUDENT):
     """Returns a trained student."""
     alpha, more = LESSONS[lesson]
     # A tenth of the labelled images is held out. About as many steps, and of warm-up, whatever the number of images.
@@ -89,16 +89,17 @@ def taught(ensemble, train, unlabelled, seed, lesson, options):
         learning_rate=1e-3,
         batch_size=64,
     )
+    folder = lesson.replace(", ", "_").replace(" ", "_") + ("" if student == STUDENT else "_pruned")
     return ek.distill(
         ensemble,
-        STUDENT,
+        student,
         train,
         alpha=alpha,
         settings=settings,
         unlabelled=unlabelled if more else None,
-        image_size=options.size,
+        image_size=options.size if student == STUDENT else None,
         store=options.store or pathlib.Path(options.directory) / "features.sqlite",
-        directory=pathlib.Path(options.directory) / f"{lesson.replace(', ', '_').replace(' ', '_')}_{seed}",
+        directory=pathlib.Path(options.directory) / f"{folder}_{seed}",
         seed=seed,
         verbose=0,
     )

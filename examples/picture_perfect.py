@@ -107,7 +107,6 @@ def baseline(name, train, validation, size, options):
         validation_data=validation,
         settings=ek.FineTuning(
             epochs=options.epochs,
-            learning_rate=3e-4 if pretrained else 1e-3,
             train_batch_norm=not pretrained,
             monitor="val_accuracy",
             patience=options.epochs,

@@ -116,7 +116,9 @@ class FineTuning(Training):
             have no such number, a layer with weights and those without a kernel that follow it. The head always
             trains. Defaults to `"all"`.
         train_batch_norm: Whether batch normalisation trains and uses the statistics of its batch. Defaults to
-            `False`: it stays as it was trained, which small batches of other images would wreck.
+            `False`: it stays as it was trained, since small batches give poor statistics. Where it trains, its
+            averages forget within an epoch what they had before: their momentum is at most 1 - 5 / steps of an
+            epoch, or 0.9 where that is greater.
         layer_decay: Float in (0, 1]: the learning rate of each block, and so its weight decay, is this times that of
             the block after it (Clark et al., 2020). Defaults to 1.
     """

@@ -40,8 +40,6 @@ from ensemble_keras.members.out_of_fold import weights_for
 from ensemble_keras.members.settings import as_fine_tuning, as_training
 from ensemble_keras.runs import Run
 
-# Under this heading a report lists training images among those that it was made of.
-SEEN = "training images among the test images"
 # Layers of a member, or of the ensemble beside its members, have these names.
 _TAKEN = ("images", "features", "predictions", "views", "dropout", "hidden_1")
 
@@ -381,8 +379,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
     def evaluate(self, x, y=None):
         """Returns an `EvaluationReport` on images that were not used in `fit`.
 
-        Images whose bytes, or whose group, were among the training images are said in a warning and in the report, or
-        refused with `leaks="error"`. `find_leaks` finds near-duplicates, too.
+        Images whose bytes, or whose group, were among the training images are said in a warning and on top of the
+        report, or refused with `leaks="error"`. `find_leaks(train, test)` finds near-duplicates, too: set it as the
+        report's `leaks`.
 
         Raises:
             ValueError: If labels are missing or unknown; with `leaks="error"`, if there are training images.
@@ -402,7 +401,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             out_of_fold=self.card_["validation"]["out_of_fold"],
             operating_point=self.card_.get("operating_point"),
             conformal=self.card_.get("conformal"),
-            details={**self.card_, **({SEEN: seen} if len(seen) else {})},
+            details=self.card_,
+            leaks=seen,
         )
 
     def save(self, path):

@@ -10,7 +10,7 @@ import pandas as pd
 from ensemble_keras._validation import check_image_size
 from ensemble_keras.artifact import load_ensemble, member_names, save_ensemble
 from ensemble_keras.backbones.registry import default_size, has_pretrained_weights, list_backbones
-from ensemble_keras.classifier import SEEN, EnsembleClassifier
+from ensemble_keras.classifier import EnsembleClassifier
 from ensemble_keras.data.dataset import ImageDataset
 from ensemble_keras.data.decoding import FILTER
 from ensemble_keras.data.labels import encode_labels
@@ -55,8 +55,7 @@ def fit(options):
             # Said before the fit, with near-duplicates.
             warnings.filterwarnings("ignore", message=".* in the training and the test data")
             report = classifier.evaluate(test)
-        if len(leaks):
-            report.details = {**report.details, SEEN: leaks}
+        report.leaks = leaks
         _show(report, options)
 
 

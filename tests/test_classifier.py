@@ -393,15 +393,18 @@ def test_evaluate_says_which_images_it_was_trained_on(data, tmp_path):
     mixed = ek.ImageDataset.from_arrays(np.concatenate([new.load(image_size=16), x[:2]]), [*new.labels, *y[:2]])
     with pytest.warns(UserWarning, match=r"2 pairs of images .*\(2 exact\), so figures .* will be too good"):
         report = fitted.evaluate(mixed)
-    pairs = report.details["training images among the test images"]
-    assert pairs[["train_index", "test_index"]].to_numpy().tolist() == [[0, 8], [1, 9]]
+    assert "2 of these 10 images (pairs: 2 exact)" in report.notes[0]
+    assert report.leaks[["train_index", "test_index"]].to_numpy().tolist() == [[0, 8], [1, 9]]
     report.to_html(tmp_path / "r.html")
     assert "Training images among the test images" in (tmp_path / "r.html").read_text()
     with pytest.warns(UserWarning, match=r"3 pairs of images .*\(3 group\)"):
         fitted.evaluate(new)
     with pytest.raises(ValueError, match="2 pairs of images"):
         fitted.set_params(leaks="error").evaluate(mixed)
-    assert "training images among the test images" not in fitted.evaluate(*pictures(8, seed=3)).details
+    clean = fitted.evaluate(*pictures(8, seed=3))
+    assert not clean.notes
+    clean.to_html(tmp_path / "clean.html")
+    assert "Looked for and not found: training images among the test images" in (tmp_path / "clean.html").read_text()
 
 
 def test_a_fit_that_fails_leaves_the_last_one_as_it_was(data):

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 
 from ensemble_keras.combiners.calibration import apply_temperature
-from ensemble_keras.evaluation import ensemble_plots, plots
+from ensemble_keras.evaluation import ensemble_plots, picture, plots
 from ensemble_keras.measures.calibration import expected_calibration_error
 from ensemble_keras.measures.diversity import diversity
+from ensemble_keras.measures.graph import has_graph
 from ensemble_keras.measures.metrics import log_losses
 
 _SCORES = ("precision", "recall", "f1")
@@ -33,6 +34,7 @@ def plots_of(report):
         "diversity": heat_map,
         "no_diversity": no_diversity,
         "curves": _curves(report),
+        "picture": _picture(report),
     }
 
 
@@ -88,3 +90,11 @@ def _curves(report):
         for metric in ("accuracy", "loss")
         if metric in history
     ]
+
+
+def _picture(report):
+    """Returns the ensemble as boxes, `None` where the model is not known or has no graph."""
+    model = None if report.explained is None else report.explained[0]
+    if not has_graph(model):
+        return None
+    return plots.svg(picture.plot_ensemble(model, card={**report.details, "class_names": report.class_names}))

@@ -50,7 +50,7 @@ def data(report):
         classes = {"class": names, "training images": card["per_class"], "test images": counts}
     training = {name: card.get(name) for name in ("images", "groups", "fingerprint") if name in card}
     test = {"images": len(report.y_true), "groups": _group_count(report)}
-    problems = {}
+    problems = {} if report.leaks is None else {"Training images among the test images": report.leaks}
     if "leaks" in card:
         problems["Pictures found in both the training and the validation data"] = card["leaks"]
     if "skipped" in card:

@@ -31,7 +31,8 @@ class EvaluationReport:
         verdict: One or two sentences: is the ensemble worth it? What was found when it was fitted, or else `gain`.
         gain: Sentence: how much better the ensemble is than its best member on these images; empty where members are
             not known.
-        notes: List of sentences on what to be careful with: classes without images, a drop from out-of-fold figures.
+        notes: List of sentences on what to be careful with: training images among these, classes without images, a
+            drop from out-of-fold figures, prediction sets that do not keep their promise.
         summary: Dict of the figures of `metric_summary`, with `images`, `classes`, the 95 % interval of accuracy
             (`accuracy_low`, `accuracy_high`) and, where accuracy fell below the out-of-fold one beyond chance, the
             sentence `distribution_shift`.
@@ -54,6 +55,8 @@ class EvaluationReport:
         risk_coverage: `DataFrame`: the accuracy of the images that are answered, the surest first; see
             `ensemble_keras.risk_coverage`.
         groups: Group of each image, or `None`.
+        leaks: `DataFrame` of pairs of a training image and one of these, as `find_leaks` gives; `None` where nobody
+            looked. It may be set.
         images: The `ImageDataset`, of which the page shows some; `None` where it was not given.
         explained: What heat maps are made of: the model, a dict from its members' names to those that are shown, and
             its `(height, width)`; `None` where the report was made `from_predictions`.
@@ -75,13 +78,13 @@ class EvaluationReport:
         conformal,
         details,
         images=None,
+        leaks=None,
     ):
         self.y_true, self.probabilities, self.class_names = y_true, probabilities, class_names
         self.history, self.leaderboard, self.details = history, leaderboard, details
         self.member_probabilities, self.groups, self._out_of_fold = members, groups, out_of_fold
-        self.images, self.explained = images, None
+        self.images, self.leaks, self.explained = images, leaks, None
         self._operating_point, self._conformal = operating_point, conformal
-        self.notes = [note for note in (self._absent_note(), self._drop_note(), self._coverage_note()) if note]
         self.verdict = verdict or self.gain
 
     @classmethod
@@ -146,6 +149,7 @@ class EvaluationReport:
         conformal=None,
         details=None,
         images=None,
+        leaks=None,
     ):
         """Makes a report of predictions.
 
@@ -172,6 +176,8 @@ class EvaluationReport:
                 Defaults to `None`.
             images: The images themselves, an `ImageDataset` or an array `(n, height, width, 3)` with values in
                 [0, 255]: the page shows some of them. Defaults to `None`: it shows none.
+            leaks: `DataFrame`, what `find_leaks(train, test)` gives: the report says which of these images were in
+                training, and what accuracy is without them. Defaults to `None`: nobody looked.
 
         Returns:
             An `EvaluationReport`.
@@ -202,10 +208,16 @@ class EvaluationReport:
             conformal=ConformalSets(**conformal) if isinstance(conformal, dict) else conformal,
             details=details or {},
             images=images,
+            leaks=leaks,
         )
 
+    @property
+    def notes(self):  # noqa: D102 (described with the class, as the others below)
+        found = (self._leak_note(), self._absent_note(), self._drop_note(), self._coverage_note())
+        return [note for note in found if note]
+
     @functools.cached_property
-    def gain(self):  # noqa: D102 (described with the class, as the others below)
+    def gain(self):  # noqa: D102
         if not self.member_probabilities:
             return ""
         best = self.members.drop(index="ensemble")["accuracy"].idxmax()
@@ -402,6 +414,18 @@ class EvaluationReport:
             "difference_high": gain.high,
             "p_value": gain.p_value,
         }
+
+    def _leak_note(self):
+        if self.leaks is None or not len(self.leaks):
+            return ""
+        seen = self.leaks["test_index"].unique()
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.leaks["kind"].value_counts(sort=False).items())
+        others = np.delete(self._predicted == self.y_true, seen)
+        rest = f" On the other {len(others):,} images accuracy is {others.mean():.3f}." if len(others) else ""
+        return (
+            f"Training images, copies of them or of their groups: {len(seen):,} of these {len(self.y_true):,} images "
+            f"(pairs: {kinds}). The figures here are too good.{rest}"
+        )
 
     def _absent_note(self):
         absent = metrics.absent_classes(self.y_true, len(self.class_names))

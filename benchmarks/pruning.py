@@ -2,12 +2,14 @@
 
     python benchmarks/pruning.py --shared ../shared
 
-A network is trained from scratch, pruned (a penalty, one threshold over all layers, rebuilt narrower, fine-tuned),
-and compared with itself: accuracy on the test images, parameters, multiply-accumulates, and latency at batch 1 and
-32. Since pruning trains on, the network is also trained on for as many epochs without anything being removed.
+A network is trained from scratch until its learning rate is 0, pruned (a penalty, one threshold over all layers,
+rebuilt narrower, fine-tuned), and compared with itself: accuracy on the test images, parameters,
+multiply-accumulates, and latency at batch 1 and 32. Since pruning trains on, the network is also trained on for as
+many epochs without anything being removed.
 """
 
 import argparse
+import os
 import statistics
 
 import _cifar10 as cifar10
@@ -22,7 +24,7 @@ from ensemble_keras.measures.cost import measure_latencies
 from ensemble_keras.search.family import get_family
 
 GENES = {"blocks": 4, "convolutions": 2, "norm": "batch", "dropout": 0.0, "top": "average"}
-MACS, PARAMETERS = 0.5, 0.75
+MACS, PARAMETERS = 0.45, 0.7
 HEADER = ["seed", "what", "test accuracy", "parameters", "multiply-accumulates", "batch 1, ms", "batch 32, ms"]
 
 
@@ -32,15 +34,17 @@ def main(arguments=None):
     parser.add_argument("--images", type=int, default=6000, help="training images (default: %(default)s)")
     parser.add_argument("--tests", type=int, default=10000, help="test images (default: %(default)s)")
     parser.add_argument("--filters", type=int, default=16, help="of the first block (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=10, help="of the network (default: %(default)s)")
-    parser.add_argument("--more-epochs", type=int, default=5, help="with the penalty, and after it, each")
-    parser.add_argument("--penalty", default="slimming", help="as in prune_model (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=30, help="of the network (default: %(default)s)")
+    parser.add_argument("--sparse-epochs", type=int, default=8, help="with the penalty (default: %(default)s)")
+    parser.add_argument("--tuning-epochs", type=int, default=16, help="of the narrow network (default: %(default)s)")
+    parser.add_argument("--penalty", default="group_lasso", help="as in prune_model (default: %(default)s)")
     parser.add_argument("--strength", type=float, help="λ; defaults to prune_model's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few images, one seed, few epochs")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.images, options.tests, options.seeds, options.epochs, options.more_epochs = 300, 300, 1, 2, 1
+        options.images, options.tests, options.seeds = 300, 300, 1
+        options.epochs, options.sparse_epochs, options.tuning_epochs = 2, 1, 1
     sets = data(options)
     runs = []
     for seed in range(options.seeds):
@@ -57,11 +61,15 @@ def save(runs, sets, options):
         rows,
         notes=[
             *summary(runs),
+            f"filters of the convolutions: {runs[0]['network']['filters']}; pruned, by seed: "
+            + "; ".join(figures["pruned"]["filters"] for figures in runs),
             f"VGG-like: {GENES}, filters {options.filters}; {len(sets['train'])} training images, {options.epochs} "
-            f"epochs; then {options.more_epochs} with penalty {options.penalty!r} and {options.more_epochs} of "
-            f"fine-tuning; asked for {MACS:.0%} of the multiply-accumulates and {PARAMETERS:.0%} of the parameters",
+            f"epochs; then {options.sparse_epochs} with penalty {options.penalty!r} and {options.tuning_epochs} of "
+            f"fine-tuning; trained on: as many without a penalty, with nothing removed; asked for {MACS:.0%} of the "
+            f"multiply-accumulates and {PARAMETERS:.0%} of the parameters",
             f"{len(sets['test'])} test images; {len(sets['held out'])} others choose the epoch; latency of "
-            "`predict_on_batch`, median of 30 calls of each network in turns",
+            "`predict_on_batch`, median of 30 calls of each network in turns; threads of an operation: "
+            f"{os.environ.get('TF_NUM_INTRAOP_THREADS', 'all')}",
         ],
     )
 
@@ -83,7 +91,7 @@ def run(sets, options, seed):
     network = vgg(options.filters)
     train(network, sets, options.epochs, seed)
     further = remove_channels(network, {})
-    train(further, sets, 2 * options.more_epochs, seed)
+    train(further, sets, options.sparse_epochs + options.tuning_epochs, seed)
     pruned = ek.prune_model(
         network,
         sets["train"],
@@ -92,7 +100,8 @@ def run(sets, options, seed):
         strength=options.strength,
         remove_macs=MACS,
         remove_parameters=PARAMETERS,
-        settings=settings(options.more_epochs),
+        settings=settings(options.sparse_epochs),
+        fine_tuning=settings(options.tuning_epochs),
         augmentation="cifar",
         seed=seed,
         verbose=0,
@@ -107,6 +116,7 @@ def run(sets, options, seed):
             "macs": ek.count_macs(model).total,
             "batch 1": latencies[0][place],
             "batch 32": latencies[1][place],
+            "filters": ", ".join(str(layer.filters) for layer in model.layers if hasattr(layer, "filters")),
         }
         print(f"seed {seed}, {name}: {figures[name]}", flush=True)
     return figures

@@ -6,6 +6,9 @@ from search_problems import Killed
 from synthetic import pictures
 
 import ensemble_keras as ek
+from ensemble_keras.compression.importance import Widths
+from ensemble_keras.compression.pruning import least_important
+from ensemble_keras.compression.slicing import remove_channels
 
 ONE = ek.FineTuning(epochs=1, train_batch_norm=True)
 
@@ -79,6 +82,53 @@ def test_equal_seeds_give_equal_networks(capsys):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def two_layers(scales=(1.0, 1.0)):
+    """Two layers of 16 channels of equal importance within each: the second's is large and cheap."""
+    x = images = keras.Input((8, 8, 3))
+    x = layers.Conv2D(16, 5, padding="same", name="dear")(x)
+    x = layers.BatchNormalization(gamma_initializer=keras.initializers.Constant(scales[0]))(x)
+    x = layers.Conv2D(16, 1, name="cheap")(layers.MaxPooling2D(4)(layers.ReLU()(x)))
+    x = layers.BatchNormalization(gamma_initializer=keras.initializers.Constant(scales[1]))(x)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return keras.Model(images, layers.Dense(2, "softmax", name="predictions")(x))
+
+
+def removed(model, **target):
+    channels = least_important(model, "slimming", target, Widths(floor=0.1, round_to=1))
+    narrow = remove_channels(model, channels)
+    gone = (
+        1 - ek.count_macs(narrow).total / ek.count_macs(model).total,
+        1 - narrow.count_params() / model.count_params(),
+    )
+    return {name: len(lost) for name, lost in channels.items()}, gone
+
+
+def test_channels_go_where_they_save_most():
+    lost, (macs, _) = removed(two_layers(), macs=0.45, parameters=0.0)
+    assert lost == {"dear": 8, "cheap": 0}
+    assert macs >= 0.45
+    lost, (_, parameters) = removed(two_layers(), macs=0.0, parameters=0.5)
+    assert lost["dear"] > lost["cheap"]
+    assert parameters >= 0.5
+
+
+def test_both_targets_are_met_and_layers_of_other_scales_compare():
+    lost, (macs, parameters) = removed(two_layers(), macs=0.3, parameters=0.6)
+    assert macs >= 0.3
+    assert parameters >= 0.6
+    assert removed(two_layers(scales=(1e-3, 5.0)), macs=0.3, parameters=0.6)[0] == lost
+
+
+def test_the_network_before_teaches_the_narrow_one():
+    model, (x, y) = trained(classifier()), pictures(120)
+    options = {"settings": ONE, "fine_tuning": ek.FineTuning(epochs=4, learning_rate=3e-3, train_batch_norm=True)}
+    wrong = (y + 1) % 3
+    narrow = ek.prune_model(model, x, wrong, alpha=0.0, validation_data=(x, y), verbose=0, **options)
+    assert accuracy(narrow, x, y) > 0.7
+    alone = ek.prune_model(model, x, wrong, alpha=1.0, validation_data=(x, wrong), verbose=0, **options)
+    assert accuracy(alone, x, wrong) > accuracy(narrow, x, wrong) + 0.1
+
+
 class KillAt(keras.callbacks.Callback):
     """Ends the process, as it were, after so many epochs of all trainings."""
 
@@ -131,6 +181,8 @@ def of_scores():
         (classifier(), {"remove_macs": 1.0}, r"`remove_macs` must be in \[0, 1\). Received: 1.0"),
         (classifier(), {"remove_macs": 0}, "must be above 0. Received: 0 for both"),
         (classifier(), {"floor": 0}, r"`floor` must be in \(0, 1\]"),
+        (classifier(), {"temperature": 0}, "`temperature` must be above 0"),
+        (classifier(), {"alpha": 1.5}, r"`alpha` must be in \[0, 1\]"),
         (classifier(), {"settings": 5}, "`settings` must be None or Training settings"),
         (classifier(), {"fine_tuning": 5}, "`fine_tuning` must be None or Training settings"),
         (classifier(), {"fine_tuning": ek.FineTuning(unfreeze="last")}, "names a layer that no backbone has: 'last'"),

@@ -14,6 +14,11 @@ def suggest(name, known):
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
+def model_hint(given):
+    """Returns where the `keras.Model` of a fitted classifier is, if that was given in its place, or `""`."""
+    return " A fitted classifier's model is its `model_`." if hasattr(given, "model_") else ""
+
+
 def check_choice(argument, value, choices):
     """Raises `ValueError` unless `value` is one of `choices`; returns it."""
     if value not in choices:
@@ -60,14 +65,22 @@ def check_images(x, argument="x", channels=3):
     uint8 arrays pass unchanged, other integers and floats become float32. An empty array, another shape, NaN,
     values outside [0, 255] and float images that look scaled to [0, 1] are refused.
     """
-    x = np.asarray(x)
     taken = f"images of shape (n, height, width, {channels}) with values in [0, 255]"
+    if not isinstance(x, list | tuple) and not hasattr(x, "__array__"):
+        hint = (
+            f"Give its pixels: `{argument}.load(image_size=...)`."
+            if hasattr(x, "load")
+            else "Take `ImageDataset.from_directory`, which reads folders, or arrays."
+        )
+        raise ValueError(f"`{argument}` must hold {taken}. Received: an object of class {type(x).__name__}. {hint}")
+    x = np.asarray(x)
     if x.dtype.kind not in "uif":
-        raise ValueError(f"`{argument}` must hold {taken}. Received: an array of dtype {x.dtype}.")
+        hint = " Image files are read by `ImageDataset.from_files`." if x.dtype.kind in "US" else ""
+        raise ValueError(f"`{argument}` must hold {taken}. Received: an array of dtype {x.dtype}.{hint}")
     if x.ndim != 4 or x.shape[-1] != channels:
-        grey = channels == 3 and (x.ndim == 3 or (x.ndim == 4 and x.shape[-1] == 1))
-        hint = " Repeat grey images over three channels: `np.repeat(x.reshape(*x.shape[:3], 1), 3, -1)`."
-        raise ValueError(f"`{argument}` must hold {taken}. Received: shape {x.shape}.{hint if grey else ''}")
+        raise ValueError(
+            f"`{argument}` must hold {taken}. Received: shape {x.shape}.{_shape_hint(x.shape, channels, argument)}"
+        )
     if not len(x):
         raise ValueError(f"`{argument}` must hold {taken}. Received: no image (shape {x.shape}).")
     if x.dtype == np.uint8:
@@ -77,13 +90,30 @@ def check_images(x, argument="x", channels=3):
         rows = np.flatnonzero(np.isnan(x).any(axis=(1, 2, 3)))
         raise ValueError(f"`{argument}` must hold {taken}. Received: NaN pixels in {rows_text(rows)}.")
     if low < 0 or high > 255:
-        raise ValueError(f"`{argument}` must hold {taken}. Received: values from {low:g} to {high:g}.")
+        scaled = " Undo the scaling, such as by `(x + 1) * 127.5`: preprocessing happens inside the model."
+        hint = scaled if low >= -1 and high <= 1 else ""
+        raise ValueError(f"`{argument}` must hold {taken}. Received: values from {low:g} to {high:g}.{hint}")
     if x.dtype.kind == "f" and 0 < high <= 1:
         raise ValueError(
             f"`{argument}` must hold {taken}. Received: floats from {low:g} to {high:g}, which look scaled to "
             "[0, 1]. Multiply them by 255: preprocessing happens inside the model."
         )
     return x.astype("float32", copy=False)
+
+
+def _shape_hint(shape, channels, argument):
+    """Returns what may be done about images of another shape, or `""`."""
+    if len(shape) == 3 and shape[-1] == channels:
+        return f" One image is a batch of one: `{argument}[None]`."
+    if len(shape) == 4 and shape[1] == channels:
+        return f" Channels come last: `np.moveaxis({argument}, 1, -1)`."
+    if channels != 3:
+        return ""
+    if len(shape) == 4 and shape[-1] == 4:
+        return f" Leave the fourth channel out: `{argument}[..., :3]`."
+    if len(shape) == 3 or (len(shape) == 4 and shape[-1] == 1):
+        return " Repeat grey images over three channels: `np.repeat(x.reshape(*x.shape[:3], 1), 3, -1)`."
+    return ""
 
 
 def check_labels(y, n, argument="y"):

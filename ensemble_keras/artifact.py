@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import warnings
 import zipfile
 
 import h5py
@@ -16,6 +17,7 @@ import numpy as np
 from ensemble_keras._validation import check_choice, check_image_size
 from ensemble_keras._version import __version__
 from ensemble_keras.backbones.spec import layer_name
+from ensemble_keras.measures.graph import foreign_classes
 from ensemble_keras.runs import atomic_path
 
 CARD = "ensemble.json"
@@ -99,10 +101,16 @@ def save_ensemble(model, path, *, card, weights_dtype="float32", verbose=1):
             _round_variables(temporary)
         with zipfile.ZipFile(temporary, "a") as file:
             file.writestr(CARD, text)
-    if verbose:
-        print(
-            f"Saved {path} ({path.stat().st_size / 2**20:.1f} MiB). It opens with Keras alone:\n\n{card['snippet']}"
+    kinds = foreign_classes(model)
+    if kinds:
+        warnings.warn(
+            f"{str(path)!r} does not open with Keras alone: it has layers of the classes {', '.join(kinds)}, which "
+            "must be defined and registered where it is loaded. Take stock layers or `keras.ops` in their place.",
+            stacklevel=2,
         )
+    if verbose:
+        opens = f"where these classes are registered: {', '.join(kinds)}" if kinds else "with Keras alone"
+        print(f"Saved {path} ({path.stat().st_size / 2**20:.1f} MiB). It opens {opens}:\n\n{card['snippet']}")
     return card
 
 

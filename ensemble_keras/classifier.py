@@ -441,7 +441,11 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
     def _check_arguments(self):
         size = check_image_size(self.image_size)
         if isinstance(self.backbones, str | keras.Model) or not len(self.backbones):
-            raise ValueError(f"`backbones` must be a list of at least one backbone. Received: {self.backbones!r}.")
+            is_name = isinstance(self.backbones, str) and self.backbones
+            hint = f" Put it into one: [{self.backbones!r}]." if is_name else ""
+            raise ValueError(
+                f"`backbones` must be a list of at least one backbone. Received: {self.backbones!r}.{hint}"
+            )
         names = [backbone_label(backbone) for backbone in self.backbones]
         _check_names(names)
         # A slip here would train every backbone from scratch.

@@ -301,6 +301,21 @@ def test_a_model_with_code_is_refused_when_saving(model_with_code, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_model_of_own_classes_is_saved_with_a_warning(tmp_path, capsys):
+    class Halved(keras.layers.Layer):
+        def call(self, x):
+            return x / 2
+
+    layers = [keras.Input((8, 8, 3)), Halved(), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+    with pytest.warns(
+        UserWarning, match=r"own.keras' does not open with Keras alone: .* of the classes Halved, which"
+    ):
+        save_ensemble(keras.Sequential(layers), tmp_path / "own.keras", card=CARD)
+    assert "It opens where these classes are registered: Halved" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="cannot be loaded with Keras alone"):
+        load_ensemble(tmp_path / "own.keras")
+
+
 def test_a_file_that_needs_other_code_is_refused(model, tmp_path):
     path = tmp_path / "pets.keras"
     save_ensemble(model, path, card=CARD, verbose=0)

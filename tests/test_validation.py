@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import ensemble_keras as ek
 from ensemble_keras import _validation as validation
 
 
@@ -50,12 +51,16 @@ def test_floats_in_0_255_are_not_cut_off(images):
     [
         (lambda x: x / 255.0, r"look scaled to \[0, 1\]. Multiply them by 255"),
         (lambda x: x[..., 0], r"shape \(12, 32, 32\)\. Repeat grey images"),
-        (lambda x: x[0], r"Received: shape \(32, 32, 3\)"),
-        (lambda x: x[..., [0, 0, 0, 0]], r"shape \(12, 32, 32, 4\)"),
+        (lambda x: x[0], r"Received: shape \(32, 32, 3\)\. One image is a batch of one: `x\[None\]`"),
+        (lambda x: x[..., [0, 0, 0, 0]], r"shape \(12, 32, 32, 4\)\. Leave the fourth channel out: `x\[..., :3\]`"),
+        (lambda x: np.moveaxis(x, -1, 1), r"Channels come last: `np.moveaxis\(x, 1, -1\)`"),
         (lambda x: x[:0], "no image"),
         (lambda x: x.astype("float32") - 128, "values from -128 to"),
+        (lambda x: x / 127.5 - 1, r"values from -1 to .*Undo the scaling, such as by `\(x \+ 1\) \* 127.5`"),
+        (lambda x: zip(x, range(12), strict=True), r"an object of class zip\. Take `ImageDataset.from_directory`"),
+        (ek.ImageDataset.from_arrays, r"class ImageDataset\. Give its pixels: `x.load\(image_size=...\)`"),
         (lambda x: np.where(np.arange(12)[:, None, None, None] == 3, np.nan, x), "NaN pixels in 1 row: 3"),
-        (lambda x: x.astype(str), "dtype <U"),
+        (lambda x: x.astype(str), "dtype <U.* Image files are read by `ImageDataset.from_files`"),
     ],
 )
 def test_other_images_are_refused_with_the_range_and_shape_taken(images, change, message):

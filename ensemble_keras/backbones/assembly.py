@@ -1,10 +1,13 @@
 """Assembly: put resizing, preprocessing and pooling around a network, all in one graph."""
 
+import warnings
+
 import keras
 from keras import layers
 
 from ensemble_keras._validation import check_choice, check_image_size
 from ensemble_keras.backbones.preprocessing import preprocess
+from ensemble_keras.measures.graph import foreign_classes
 
 # Keras knows "area" too, but on TensorFlow only.
 _INTERPOLATIONS = ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5")
@@ -56,7 +59,8 @@ def check_network(network, input_shape, label):
     if len(taken) != 4 or any(side not in (None, wanted) for side, wanted in zip(taken, given, strict=True)):
         raise ValueError(
             f"{label} takes images of shape {tuple(taken)}. Received: input_shape={input_shape}. "
-            "Use the size that it takes as the image size, or as `resize_to`."
+            "Images can be of the size that it takes, or be resized to it: by `resize_to=`, or in a model of your "
+            "own by a `keras.layers.Resizing` in front of it."
         )
     if not keras.backend.is_float_dtype(inputs[0].dtype):
         raise ValueError(
@@ -67,6 +71,30 @@ def check_network(network, input_shape, label):
         raise ValueError(
             f"{label} must give features of shape (batch, d) or a map (batch, height, width, d). "
             f"Received: {tuple(outputs[0].shape)}."
+        )
+
+
+def warn_of_own(network, label):
+    """Warns of what goes wrong in a model of a user's without an error: class probabilities for features, own code.
+
+    Args:
+        network: A `keras.Model` that `check_network` has passed.
+        label: String. Names the backbone in the warning.
+    """
+    last = network.layers[-1]
+    if isinstance(last, layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
+        warnings.warn(
+            f"{label} ends in class probabilities, not in features: its last layer is a softmax of "
+            f"{network.output_shape[-1]} classes. Cut the head off: "
+            "`keras.Model(model.input, model.layers[-2].output)`, or `include_top=False`.",
+            stacklevel=3,
+        )
+    kinds = foreign_classes(network)
+    if kinds:
+        warnings.warn(
+            f"{label} has layers of classes that are not Keras' own: {', '.join(kinds)}. A saved ensemble of it "
+            "loads only where they are defined and registered. Take stock layers or `keras.ops` where you can.",
+            stacklevel=3,
         )
 
 

@@ -4,6 +4,8 @@ import inspect
 
 import keras
 
+from ensemble_keras._validation import suggest
+
 # What every builder is given where it takes it, and what would change the kind of the result; neither is an option.
 _GIVEN = ("input_shape", "weights", "include_top", "pooling")
 _NOT_OPTIONS = {*_GIVEN, "input_tensor", "classes", "classifier_activation", "include_preprocessing", "name"}
@@ -24,7 +26,9 @@ def check_options(builder, options, label):
     for option in options:
         open_ended = _takes_any(parameters) and option not in _NOT_OPTIONS
         if option not in taken and not open_ended:
-            raise ValueError(f"{label} takes the options {', '.join(taken)}. Received: {option!r}.")
+            raise ValueError(
+                f"{label} takes the options {', '.join(taken)}. Received: {option!r}.{suggest(option, taken)}"
+            )
 
 
 def resizing_options(builder, options):

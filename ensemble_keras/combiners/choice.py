@@ -79,13 +79,25 @@ def named_combiners(combiner, num_classes):
     if isinstance(combiner, keras.layers.Layer):
         takes_of(combiner)
         # A copy: what the user gave is theirs.
-        return {combiner.name: type(combiner).from_config(combiner.get_config())}
+        return {combiner.name: _copied(combiner)}
     if not isinstance(combiner, str) or combiner not in _MAKERS:
         known = [*_MAKERS, "auto"]
-        raise ValueError(
-            f"Unknown combiner {combiner!r}. Known: {', '.join(known)}, or a layer.{suggest(combiner, known)}"
+        hint = (
+            f" Give an instance: `{combiner.__name__}()`." if isinstance(combiner, type) else suggest(combiner, known)
         )
+        raise ValueError(f"Unknown combiner {combiner!r}. Known: {', '.join(known)}, or a layer.{hint}")
     return {combiner: _MAKERS[combiner](num_classes)}
+
+
+def _copied(combiner):
+    try:
+        return type(combiner).from_config(combiner.get_config())
+    except TypeError as error:
+        kind = type(combiner).__name__
+        raise TypeError(
+            f"The combiner {combiner.name!r} cannot be built again from its config. `{kind}.__init__` must take what "
+            f"`{kind}.get_config` returns, and pass `**kwargs` on to `keras.layers.Layer`. Keras says: {error}"
+        ) from error
 
 
 def check_combiners(combiners, widths, num_classes):

@@ -26,8 +26,8 @@ def as_dataset(x, y=None, *, groups=None, class_names=None):
     """
     if isinstance(x, str | os.PathLike):
         raise ValueError(
-            f"Expected an ImageDataset or an array of images. Received: the path {os.fspath(x)!r}. "
-            "Use `ImageDataset.from_directory`."
+            f"Expected an ImageDataset or an array of images. Received: the path {os.fspath(x)!r}. Folders of "
+            "classes are read by `ImageDataset.from_directory`, image files without labels by `from_files`."
         )
     if not isinstance(x, ImageDataset):
         return ImageDataset.from_arrays(x, y, class_names=class_names, groups=groups)

@@ -4,6 +4,7 @@ import weakref
 
 import numpy as np
 
+from ensemble_keras._validation import model_hint
 from ensemble_keras.combiners.inference import quietly_traced
 from ensemble_keras.combiners.parts import member_tensors
 from ensemble_keras.evaluation.cam import CamNetwork
@@ -97,8 +98,8 @@ def _prepared(model, images, class_index, layer):
     """Returns the network that explains a model, and the images and classes it takes, checked."""
     if not has_graph(model) or len(model.inputs) != 1:
         raise ValueError(
-            "Grad-CAM needs a functional or built sequential model of one input. "
-            f"Received: {model!r}. `occlusion` explains one with a `call` of its own."
+            f"Grad-CAM needs a functional or built sequential model of one input. Received: {model!r}."
+            f"{model_hint(model) or ' `occlusion` explains one with a `call` of its own.'}"
         )
     images = check_pixels(model, images)
     classes = check_classes(class_index, len(images), max(model.outputs[-1].shape[-1], 2))

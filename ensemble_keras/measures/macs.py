@@ -9,6 +9,7 @@ import keras
 import pandas as pd
 from keras import layers
 
+from ensemble_keras._validation import model_hint
 from ensemble_keras.measures.graph import calls, has_graph
 from ensemble_keras.measures.mac_rules import macs_of_call
 
@@ -61,7 +62,7 @@ def count_macs(model):
     if not has_graph(model):
         raise ValueError(
             "`model` must be a functional or built sequential model, whose layers and shapes are known. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}."
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}.{model_hint(model)}"
         )
     steps = _steps(model, model.inputs)
     rows = list(_rows(steps))

@@ -160,7 +160,10 @@ class _OwnCall(keras.Model):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (identity((64, 32, 3)), r"identity takes images of shape \(None, 64, 32, 3\). .* as `resize_to`"),
+        (
+            identity((64, 32, 3)),
+            r"identity takes images of shape \(None, 64, 32, 3\). .* by `resize_to=`, .* `keras.layers.Resizing`",
+        ),
         (identity((None, None, 1)), r"identity takes images of shape \(None, None, None, 1\)"),
         (identity((32,)), r"identity takes images of shape \(None, 32\)"),
         (_OwnCall(name="own"), r"own must be a Functional or Sequential model .* Received: 0 inputs, 0 outputs"),
@@ -220,3 +223,27 @@ def test_saved_backbones_open_on_another_backend(images, tmp_path):
     for model, elsewhere in zip(models, predict_elsewhere(models, images, tmp_path, backend=backend), strict=True):
         features = model.predict(images, verbose=0)
         np.testing.assert_allclose(elsewhere, features, rtol=0, atol=1e-5 * np.abs(features).max())
+
+
+@pytest.mark.parametrize(
+    "head", [[keras.layers.Dense(5, "softmax")], [keras.layers.Dense(5), keras.layers.Softmax()]], ids=["one", "two"]
+)
+def test_a_network_with_its_head_is_warned_of(head):
+    network = keras.Sequential([keras.Input(SHAPE), keras.layers.GlobalAveragePooling2D(), *head], name="whole")
+    with pytest.warns(
+        UserWarning, match=r"whole ends in class probabilities, .* softmax of 5 classes. Cut the head off"
+    ):
+        build(network)
+
+
+def test_a_network_of_own_classes_is_warned_of():
+    class Halved(keras.layers.Layer):
+        def call(self, x):
+            return x / 2
+
+    own = keras.Sequential([keras.Input((8, 8, 3)), Halved()], name="inside")
+    network = keras.Sequential([keras.Input(SHAPE), keras.layers.AveragePooling2D(4), own], name="own")
+    with pytest.warns(
+        UserWarning, match="own has layers of classes that are not Keras' own: Halved. A saved ensemble"
+    ):
+        build(network)

@@ -85,6 +85,11 @@ def test_an_unknown_option_is_refused_with_those_that_are_taken():
             check_options(build, {option: 1}, "X")
 
 
+def test_a_misspelt_option_gets_a_suggestion():
+    with pytest.raises(ValueError, match=r"Received: 'alpa'. Did you mean 'alpha'\?"):
+        check_options(lambda input_shape, alpha=1.0: model(), {"alpa": 1}, "X")
+
+
 def test_an_open_ended_builder_takes_any_option_but_ours():
     check_options(model, {"anything": 1}, "X")
     with pytest.raises(ValueError, match="Received: 'pooling'"):

@@ -243,7 +243,7 @@ def test_a_malformed_registration_is_refused(change, message):
 
 def test_a_builder_with_a_fixed_size_says_which():
     register_backbone("Fixed", lambda: model(side=24), preprocessing=None, default_size=24)
-    with pytest.raises(ValueError, match=r"Fixed takes images of shape \(None, 24, 24, 3\). .* as `resize_to`"):
+    with pytest.raises(ValueError, match=r"Fixed takes images of shape \(None, 24, 24, 3\). .* by `resize_to=`"):
         build_backbone("Fixed", input_shape=SHAPE)
     assert build_backbone("Fixed", input_shape=SHAPE, resize_to=24).output_shape == (None, 2)
 

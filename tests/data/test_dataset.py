@@ -435,7 +435,9 @@ def test_what_contradicts_a_dataset_is_refused(arrays, arguments, message):
 
 
 def test_a_path_is_no_dataset(folders):
-    with pytest.raises(ValueError, match=r"Received: the path '.*pets'. Use `ImageDataset.from_directory`"):
+    with pytest.raises(
+        ValueError, match=r"Received: the path '.*pets'. Folders .* `ImageDataset.from_directory`, .* `from_files`"
+    ):
         as_dataset(folders)
 
 

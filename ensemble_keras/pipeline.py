@@ -371,7 +371,8 @@ def _card(plan, members, chosen, combiner, sentence, leaks, validation, calibrat
             "groups": None if plan.dataset.groups is None else len(set(plan.dataset.groups)),
             "fingerprint": plan.dataset.fingerprint(),
             "skipped": plan.dataset.skipped.to_dict("records"),
-            "leaks": leaks,
+            # Where there are no validation data, nobody looked.
+            "leaks": None if plan.validation is None else leaks,
         },
         "validation": {
             "out_of_fold": figures,

@@ -51,7 +51,7 @@ def data(report):
     training = {name: card.get(name) for name in ("images", "groups", "fingerprint") if name in card}
     test = {"images": len(report.y_true), "groups": _group_count(report)}
     problems = {} if report.leaks is None else {"Training images among the test images": report.leaks}
-    if "leaks" in card:
+    if card.get("leaks") is not None:
         problems["Pictures found in both the training and the validation data"] = card["leaks"]
     if "skipped" in card:
         problems["Training files that were skipped"] = card["skipped"]

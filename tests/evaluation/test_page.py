@@ -203,6 +203,9 @@ def test_the_data_are_those_of_the_card_and_of_the_images(rng):
     assert found["facts"]["training"] == {"images": 30, "groups": None, "fingerprint": "abc"}
     assert found["facts"]["test"] == {"images": 6, "groups": 3, "fingerprint": dataset.fingerprint()}
     assert found["problems"]["Identical test images"] == ["row 1 = row 4"]
+    assert found["problems"]["Pictures found in both the training and the validation data"] == []
+    card["leaks"] = None  # Nobody looked, so nothing is said.
+    assert not any("validation" in problem for problem in page_provenance.data(report)["problems"])
     assert page_provenance.rest(report) == {"mine": 1}
     assert page_provenance.making(report)["Settings"] == {"seed": 0}
 

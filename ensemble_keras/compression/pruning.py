@@ -159,7 +159,7 @@ def prune_model(
     Trainer(sparse.network, fine_tuning, **options)
     start = {"model": model_fingerprint(model), "data": images.fingerprint(), "seed": seed, **sparse.depends_on()}
     with Run(directory, {"model": model.name, "seed": seed, **sparse.depends_on(), "target": target}) as run:
-        _trained(run, f"{model.name} sparse", sparse, images, None, start)
+        before = _trained(run, f"{model.name} sparse", sparse, images, None, start)
         narrow = remove_channels(sparse.network, least_important(sparse.network, penalty, target, widths))
         tuned = _tuner(narrow, model, fine_tuning, temperature, alpha, options)
         depends_on = {
@@ -170,6 +170,8 @@ def prune_model(
             **tuned.depends_on(),
         }
         narrow.history = _trained(run, f"{model.name} narrow", tuned, images, validation, depends_on)
+        notes = {"with the penalty": before.note, "then": narrow.history.note}
+        narrow.history.note = "; ".join(f"{when}: {note}" for when, note in notes.items() if note)
     if verbose:
         print(_told(model, narrow))
     return narrow

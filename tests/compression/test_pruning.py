@@ -129,6 +129,14 @@ def test_the_network_before_teaches_the_narrow_one():
     assert accuracy(alone, x, wrong) > accuracy(narrow, x, wrong) + 0.1
 
 
+def test_it_is_said_where_the_training_with_the_penalty_failed(capsys):
+    wild = ek.Training(epochs=2, learning_rate=1e30, optimizer="sgd")
+    model, options = classifier(norm=False), {"penalty": "group_lasso", "fine_tuning": ONE}
+    narrow = ek.prune_model(model, *pictures(30), settings=wild, **options)
+    assert narrow.history.note.startswith("with the penalty: loss became NaN in epoch ")
+    assert narrow.history.note in capsys.readouterr().out
+
+
 class KillAt(keras.callbacks.Callback):
     """Ends the process, as it were, after so many epochs of all trainings."""
 

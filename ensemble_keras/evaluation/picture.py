@@ -9,10 +9,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
-from matplotlib.textpath import TextToPath
 
 from ensemble_keras.artifact import member_names
 from ensemble_keras.evaluation.anatomy import anatomy
+from ensemble_keras.evaluation.fonts import families, width_of
 from ensemble_keras.evaluation.plots import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, own_axes, shortened
 from ensemble_keras.measures.graph import has_graph
 from ensemble_keras.measures.macs import count_macs
@@ -241,7 +241,7 @@ def _draw_box(ax, box, size):
     ax.add_patch(shape)
     first = box.middle - _LINE * (len(box.lines) - 1) / 2
     for row, line in enumerate(box.lines):
-        font = FontProperties(size=_SIZE - (row > 0), weight="normal" if row else "bold")
+        font = FontProperties(family=families(), size=_SIZE - (row > 0), weight="normal" if row else "bold")
         text = _fitted(line, box.width - 2 * _PADDING, font)
         font.set_size(font.get_size() * size / _SIZE)
         options = {"ha": "center", "va": "center", "color": INK, "parse_math": False}
@@ -258,7 +258,7 @@ def _fitted(text, width, font):
 
 
 def _inches(text, font):
-    return TextToPath().get_text_width_height_descent(text, font, ismath=False)[0] / 72
+    return width_of(text, font) / 72
 
 
 def _draw_arrow(ax, start, end, text, size):

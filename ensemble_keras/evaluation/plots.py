@@ -6,18 +6,22 @@ on light and on dark grounds. In a notebook the returned axes show themselves.
 """
 
 import io
+import warnings
 
 import keras
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from sklearn import metrics as sk
 
 from ensemble_keras._validation import check_choice, check_images
 from ensemble_keras.data.augmentation import build_augmentation
+from ensemble_keras.evaluation.fonts import with_glyphs, without_glyph
 from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -32,7 +36,11 @@ _MOST_CURVES = 6
 
 
 class _ShownFigure(Figure):
-    """A figure that a notebook shows, as it does for one of pyplot's."""
+    """A figure that a notebook shows, as it does for one of pyplot's, with fonts for names in any script."""
+
+    def savefig(self, *args, **kwargs):
+        with with_glyphs(self):
+            super().savefig(*args, **kwargs)
 
     def _repr_png_(self):
         buffer = io.BytesIO()
@@ -286,10 +294,12 @@ def svg(ax):
 
     Text and lines take the colour of the text around, blue lines that of the variable `--accent`.
     """
-    buffer = io.BytesIO()
-    ax.figure.savefig(
-        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    )
+    buffer, metadata = io.BytesIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # What no font here has, a browser's may: it is given the text, not its outlines.
+    missing = without_glyph("".join(text.get_text() for text in ax.figure.findobj(Text)))
+    with matplotlib.rc_context({"svg.fonttype": "none" if missing else "path"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No font has the characters")
+        ax.figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     text = buffer.getvalue().decode()
     text = text[text.index("<svg") :]
     for declaration in (' xmlns="http://www.w3.org/2000/svg"', ' xmlns:xlink="http://www.w3.org/1999/xlink"'):
@@ -308,7 +318,7 @@ def own_axes(ax, size):
     """Returns the axes that are given, or those of a new figure of this size in inches."""
     if ax is not None:
         return ax
-    ax = Figure(figsize=size, facecolor="white", layout="constrained").add_subplot(axes_class=_ShownAxes)
+    ax = _ShownFigure(figsize=size, facecolor="white", layout="constrained").add_subplot(axes_class=_ShownAxes)
     ax.set_facecolor("white")
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GRID)

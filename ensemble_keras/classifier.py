@@ -21,6 +21,7 @@ from ensemble_keras.backbones.registry import (
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners.budget import check_limits
 from ensemble_keras.combiners.choice import named_combiners
+from ensemble_keras.combiners.parts import member_tensors
 from ensemble_keras.data.augmentation import augmentation_text
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices, with_class_indices_of
@@ -28,6 +29,7 @@ from ensemble_keras.data.leaks import SeenImages
 from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.devices import resolve_devices
 from ensemble_keras.evaluation.leaderboard import leaderboard_text
+from ensemble_keras.evaluation.prediction import predict_each
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.executors import check_executor
 from ensemble_keras.features.extraction import predict
@@ -379,6 +381,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
     def evaluate(self, x, y=None):
         """Returns an `EvaluationReport` on images that were not used in `fit`.
 
+        It tells of the members, too. A combiner that takes their features alone, as `"concatenate"` does, leaves
+        their heads out of the model: the images then pass `members_` once more.
+
         Images whose bytes, or whose group, were among the training images are said in a warning and on top of the
         report, or refused with `leaks="error"`. `find_leaks(train, test)` finds near-duplicates, too: set it as the
         report's `leaks`.
@@ -403,12 +408,21 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             conformal=self.card_.get("conformal"),
             details=self.card_,
             leaks=seen,
+            **self._members_beside(dataset),
         )
 
     def save(self, path):
         """Saves the model with its card as one `.keras` file, which opens with Keras alone."""
         check_is_fitted(self, "model_")
         artifact.save_ensemble(self.model_, path, card=self.card_, verbose=self.verbose)
+
+    def _members_beside(self, dataset):
+        """Returns the option `members` of a report, where the model holds several of them without their heads."""
+        names = artifact.member_names(self.card_)
+        if len(names) < 2 or member_tensors(self.model_):
+            return {}
+        found = predict_each([m for m in self.members_ if m.name in names], dataset, verbose=self.verbose)
+        return {"members": {names[name]: probabilities for name, probabilities in found.items()}}
 
     def _is_sure(self, abstain):
         """Returns the function from probabilities to which images are answered, bool `(n,)`."""

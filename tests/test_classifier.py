@@ -385,6 +385,16 @@ def test_concatenation_is_validated_too(data):
     assert found == pytest.approx(fitted.score(*other))
 
 
+def test_members_whose_features_alone_are_joined_are_evaluated_too(data):
+    x, y = data
+    other = pictures(30, seed=5)
+    joined = classifier(combiner="concatenate").fit(x, y).evaluate(*other)
+    voting = classifier(combiner="soft_voting").fit(x, y).evaluate(*other)
+    assert list(joined.members.index) == list(voting.members.index) == ["a", "b", "ensemble"]
+    for name, probabilities in voting.member_probabilities.items():
+        np.testing.assert_allclose(joined.member_probabilities[name], probabilities, atol=1e-6)
+
+
 def test_evaluate_says_which_images_it_was_trained_on(data, tmp_path):
     x, y = data
     groups = np.arange(60) // 4
@@ -654,6 +664,9 @@ def test_evaluate_reports_and_the_page_is_written(fitted, tmp_path):
     assert "soft_voting" in page
     assert fitted.verdict_.split(":")[0] in page
     assert "at the temperature of the out-of-fold predictions" in page
+    # Without validation data nobody looked for pictures in them.
+    assert fitted.card_["data"]["leaks"] is None
+    assert "both the training and the validation data" not in page
 
 
 def test_the_arguments_that_a_fit_is_repeated_with_are_on_the_card(data):
@@ -746,6 +759,7 @@ def test_a_member_without_memory_is_skipped_with_its_reason(data, monkeypatch):
         ({"backbones": [random_backbone("a"), random_backbone("a")]}, "Two backbones are called 'a'"),
         ({"combiner": "stackin"}, "Unknown combiner 'stackin'.*Did you mean 'stacking'"),
         ({"combiner": 3}, "Unknown combiner 3"),
+        ({"combiner": ek.SoftVoting}, r"Unknown combiner .* Give an instance: `SoftVoting\(\)`"),
         ({"combiner": keras.layers.Dense(2)}, "The combiner .* does not fit 2 members"),
         ({"image_size": (16,)}, "`image_size` must be"),
         ({"head": "lineal"}, "`head` must be one of 'linear', 'mlp'.*Did you mean 'linear'"),
@@ -790,9 +804,28 @@ def test_bad_data_are_said_before_any_work(data):
     ]:
         with pytest.raises(ValueError, match=message):
             classifier().fit(images, labels)
-    for backbones in ([], "VGG16", random_backbone("a")):
-        with pytest.raises(ValueError, match="`backbones` must be a list"):
+    for backbones, hint in [([], ""), ("VGG16", r"Put it into one: \['VGG16'\]"), (random_backbone("a"), "")]:
+        with pytest.raises(ValueError, match=f"`backbones` must be a list.*{hint}"):
             ek.EnsembleClassifier(backbones).fit(x, y)
+
+
+def test_a_combiner_that_its_config_does_not_build_is_refused_before_any_work(data):
+    class Narrow(keras.layers.Layer):
+        takes = "predictions"
+
+        def __init__(self, width):
+            super().__init__(name="narrow")
+
+    with pytest.raises(
+        TypeError, match=r"'narrow' cannot be built again from its config. `Narrow.__init__` must take"
+    ):
+        classifier(combiner=Narrow(2)).fit(*data)
+
+
+def test_a_classifier_given_for_its_model_is_told_where_that_is(fitted, data):
+    for explain in (lambda: ek.grad_cam(fitted, data[0]), lambda: ek.count_macs(fitted)):
+        with pytest.raises(ValueError, match="A fitted classifier's model is its `model_`"):
+            explain()
 
 
 def test_what_is_not_fitted_says_so(data):

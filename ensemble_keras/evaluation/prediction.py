@@ -33,11 +33,34 @@ def predict_with_members(model, dataset, *, image_size=None, batch_size=32, verb
         # A model with a `call` of its own has no graph to look into.
         return model.predict(dataset.batches(image_size=size, batch_size=batch_size), verbose=0), {}
     outputs = [*tensors.values(), model.outputs[-1]]
-    joined = keras.layers.Concatenate()(outputs) if tensors else outputs[0]
-    seen = keras.Model(model.inputs, joined, name=model.name)
-    predictions = predict(seen, dataset, image_size=size, batch_size=batch_size, verbose=verbose)
-    *members, ensemble = np.split(predictions, np.cumsum([output.shape[-1] for output in outputs])[:-1], axis=1)
+    options = {"image_size": size, "batch_size": batch_size, "verbose": verbose}
+    *members, ensemble = _columns(model.inputs, outputs, model.name, dataset, **options)
     return ensemble, dict(zip(tensors, members, strict=True))
+
+
+def predict_each(members, dataset, *, verbose=0):
+    """Runs members side by side over the images, once.
+
+    Args:
+        members: List of `keras.Model`s from images of one size to class probabilities; one or more.
+        dataset: An `ImageDataset`.
+        verbose: 1 shows a progress bar. Defaults to 0.
+
+    Returns:
+        A dict from each member's name to its predictions, `(n, num_classes)` or `(n, 1)`.
+    """
+    images = keras.Input(members[0].input_shape[1:])
+    outputs = [member(images) for member in members]
+    options = {"image_size": input_size(members[0]), "batch_size": 32, "verbose": verbose}
+    found = _columns(images, outputs, "members", dataset, **options)
+    return dict(zip([member.name for member in members], found, strict=True))
+
+
+def _columns(inputs, outputs, name, dataset, **options):
+    """Returns the predictions `(n, d)` of several outputs of one graph as a list of arrays."""
+    joined = keras.layers.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]
+    predictions = predict(keras.Model(inputs, joined, name=name), dataset, **options)
+    return np.split(predictions, np.cumsum([output.shape[-1] for output in outputs])[:-1], axis=1)
 
 
 def input_size(model, image_size=None):

@@ -68,6 +68,10 @@ def making(report):
         {heading: report.details[name] for name, heading in part.items() if _is_told(report.details.get(name))}
         for part in (_SETTINGS, _MAKING)
     )
+    if "settings" in report.details:
+        # What is off says so by `None`; an empty dict says nothing.
+        given = report.details["settings"]
+        known[_MAKING["settings"]] = {name: value for name, value in given.items() if value != {}}
     if isinstance(known.get("Combiner"), dict):
         # Of a Keras layer's config, what any layer has tells nothing.
         config = {k: v for k, v in known["Combiner"].get("config", {}).items() if k not in ("dtype", "trainable")}

@@ -204,6 +204,8 @@ def test_the_data_are_those_of_the_card_and_of_the_images(rng):
     assert found["facts"]["test"] == {"images": 6, "groups": 3, "fingerprint": dataset.fingerprint()}
     assert found["problems"]["Identical test images"] == ["row 1 = row 4"]
     assert found["problems"]["Pictures found in both the training and the validation data"] == []
+    report.details["settings"] = {"cv": 5, "class_weight": None, "fine_tune": {}}
+    assert page_provenance.making(report)["Arguments of the classifier"] == {"cv": 5, "class_weight": None}
     card["leaks"] = None  # Nobody looked, so nothing is said.
     assert not any("validation" in problem for problem in page_provenance.data(report)["problems"])
     assert page_provenance.rest(report) == {"mine": 1}

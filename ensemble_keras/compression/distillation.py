@@ -6,6 +6,7 @@ import keras
 
 from ensemble_keras._validation import check_at_least, check_number, check_seed
 from ensemble_keras.backbones.spec import read_spec
+from ensemble_keras.compression.guided import Guided
 from ensemble_keras.compression.lessons import Lessons, answers_of
 from ensemble_keras.data.augmentation import build_augmentation
 from ensemble_keras.data.inputs import as_dataset
@@ -17,12 +18,8 @@ from ensemble_keras.members.initialisation import reinitialised, renamed_copy
 from ensemble_keras.members.member import backbone_of, build_member
 from ensemble_keras.members.settings import FineTuning, as_training
 from ensemble_keras.members.trainer import Trainer, result_arrays, weight_arrays, weights_of
-from ensemble_keras.members.training import Trainee
 from ensemble_keras.members.training_data import check_gives_probabilities, training_data
 from ensemble_keras.runs import Run
-
-# Probabilities below count as this: their logarithms are numbers.
-_SMALLEST = 1e-30
 
 
 def distill(
@@ -190,17 +187,8 @@ class _Teaching(Trainer):
         return network, images, validation
 
 
-class _Student(Trainee):
-    """A network in training, whose loss is that of the labels and of a teacher's answers.
-
-    The labels that it is given are rows of `Lessons.labels`.
-    """
-
-    def __init__(self, network, settings, *, temperature, alpha):
-        super().__init__(network, settings)
-        self._alpha = alpha
-        # Its default, the name of this loss, compares logits as if they were probabilities (Keras 3.15).
-        self._distillation = keras.distillation.LogitsDistillation(temperature, loss=keras.losses.KLDivergence())
+class _Student(Guided):
+    """A network in training, which is given rows of `Lessons.labels` as labels: the teacher is not asked again."""
 
     def call(self, inputs, training=False):
         """Returns the probabilities, the labels, all 0 of an image without one, and the answers."""
@@ -208,23 +196,16 @@ class _Student(Trainee):
         labelled = {"images": inputs["images"], "labels": keras.ops.cast(labels, "int32")}
         return {**super().call(labelled, training=training), "answers": answers}
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Returns the mean loss of the batch and what the layers add to it."""
-        labels, p = y_pred["labels"], y_pred["predictions"]
-        of_labels = keras.ops.mean(self._loss_of_rows(labels, p) * keras.ops.sum(labels, axis=-1))
-        # Up to a constant of each row, which softmax takes away, logarithms of probabilities are the logits.
-        of_answers = self._distillation.compute_loss(_logits(y_pred["answers"]), _logits(p))
-        return self._alpha * of_labels + (1 - self._alpha) * of_answers + sum(self.losses)
+    def loss_of_labels(self, y_pred):
+        """As in `Guided`; an image without a label adds nothing."""
+        labels = y_pred["labels"]
+        return keras.ops.mean(self._loss_of_rows(labels, y_pred["predictions"]) * keras.ops.sum(labels, axis=-1))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Counts the accuracy; of an image without a label, the agreement with the teacher."""
         labels, answers = y[:, 0], y[:, 1:]
         said = keras.ops.cast(keras.ops.argmax(answers, axis=-1), labels.dtype)
         return super().compute_metrics(x, keras.ops.where(labels < 0, said, labels), y_pred, sample_weight)
-
-
-def _logits(p):
-    return keras.ops.log(keras.ops.maximum(p, _SMALLEST))
 
 
 def _student(student, num_classes, image_size, teacher_size, weights, seed):

@@ -1,4 +1,4 @@
-"""Guided training: a network learns from labels and from what a teacher says of the same augmented images."""
+"""Guided training: a network learns from labels and from what a teacher says of the same images."""
 
 import keras
 
@@ -38,7 +38,7 @@ class GuidedTrainer(Trainer):
 
     def new_trainee(self, network, settings):
         """As in `Trainer`."""
-        return _Guided(
+        return _WithTeacher(
             network,
             settings,
             teacher=self._teacher,
@@ -53,14 +53,45 @@ class GuidedTrainer(Trainer):
         return network, images, validation
 
 
-class _Guided(Trainee):
-    """A network in training, whose loss is that of the labels and of a teacher's answers."""
+class Guided(Trainee):
+    """A network in training, whose loss is that of the labels and of a teacher's answers.
 
-    def __init__(self, network, settings, *, teacher, temperature, alpha, **options):
+    `call` returns `"answers"`, too: the teacher's probabilities.
+
+    Args:
+        network: As in `Trainee`.
+        settings: As in `Trainee`.
+        temperature: Float above 0, T.
+        alpha: Float in [0, 1], the weight of the labels.
+        **options: Of `Trainee`.
+    """
+
+    def __init__(self, network, settings, *, temperature, alpha, **options):
         super().__init__(network, settings, **options)
-        self._teacher, self._alpha = teacher, alpha
+        self._alpha = alpha
         # Its default, the name of this loss, compares logits as if they were probabilities (Keras 3.15).
         self._distillation = keras.distillation.LogitsDistillation(temperature, loss=keras.losses.KLDivergence())
+
+    def loss_of_batch(self, y_pred):
+        """As in `Trainee`."""
+        # Up to a constant of each row, which softmax takes away, logarithms of probabilities are the logits.
+        answers, logits = (
+            keras.ops.log(keras.ops.maximum(y_pred[key], _SMALLEST)) for key in ("answers", "predictions")
+        )
+        of_answers = self._distillation.compute_loss(answers, logits)
+        return self._alpha * self.loss_of_labels(y_pred) + (1 - self._alpha) * of_answers
+
+    def loss_of_labels(self, y_pred):
+        """Returns the part that the labels have in the loss, before its weight."""
+        return super().loss_of_batch(y_pred)
+
+
+class _WithTeacher(Guided):
+    """Asks the teacher in every step."""
+
+    def __init__(self, network, settings, *, teacher, **options):
+        super().__init__(network, settings, **options)
+        self._teacher = teacher
 
     def call(self, inputs, training=False):
         """As in `Trainee`, with what the teacher says of the same images."""
@@ -70,12 +101,3 @@ class _Guided(Trainee):
             "labels": labels,
             "answers": probabilities(self._teacher, images, training=False),
         }
-
-    def loss_of_batch(self, y_pred):
-        """As in `Trainee`."""
-        # Up to a constant of each row, which softmax takes away, logarithms of probabilities are the logits.
-        answers, logits = (
-            keras.ops.log(keras.ops.maximum(y_pred[key], _SMALLEST)) for key in ("answers", "predictions")
-        )
-        of_answers = self._distillation.compute_loss(answers, logits)
-        return self._alpha * super().loss_of_batch(y_pred) + (1 - self._alpha) * of_answers

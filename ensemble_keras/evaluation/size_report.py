@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from ensemble_keras._validation import check_at_least, check_choice
 from ensemble_keras.artifact import CARD, load_ensemble
@@ -120,13 +121,22 @@ def plot_sizes(table, ax=None, *, x="macs"):
         color, marker = COLORS[number % len(COLORS)], _MARKERS[number % len(_MARKERS)]
         ax.plot(cost, accuracy, marker, color=color, markersize=8, label=shortened(name, 60), zorder=2)
     if len(costs) and costs.max() > 10 * costs.min() > 0:
-        ax.set_xscale("log")
+        _make_logarithmic(ax, costs.min(), costs.max())
     ax.margins(x=0.1, y=0.12)
     ax.set_xlabel(_AXES[x])
     ax.set_ylabel("accuracy in %")
     if len(shown):
         legend_below(ax)
     return ax
+
+
+def _make_logarithmic(ax, low, high):
+    """Makes the x axis logarithmic, with as many numbers as have room: `200 k`, `500 k`, `1 M`."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    # Of half a millisecond it would say `500 m`.
+    ax.xaxis.set_major_formatter(EngFormatter() if low >= 1 else "{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from tiny_members import tiny_member
 
 import ensemble_keras as ek
@@ -153,6 +154,18 @@ def test_every_model_has_a_mark_of_its_own(table):
     assert len({(mark.get_marker(), mark.get_color()) for mark in marks}) == 3
     assert ax.get_xscale() == "log"
     np.testing.assert_allclose(front.get_ydata(), [70, 70, 90])
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.2e5, 2.9e6), (1e3, 1.1e4), (2.4e6, 1.06e8), (1e4, 3e9)])
+def test_numbers_below_a_logarithmic_axis_have_room(low, high):
+    table = pd.DataFrame({"accuracy": [0.7, 0.8, 0.9], "macs": [low, np.sqrt(low * high), high]})
+    ax = plot_sizes(table, Figure(figsize=(4.5, 4)).add_subplot())
+    ax.figure.draw_without_rendering()
+    ticks = [tick.label1 for tick in ax.xaxis.get_major_ticks() + ax.xaxis.get_minor_ticks()]
+    boxes = [text.get_window_extent() for text in ticks if text.get_text()]
+    seen = [box for box in boxes if ax.bbox.x0 <= box.x0 + box.width / 2 <= ax.bbox.x1]
+    assert len(seen) >= 2
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(seen, 2))
 
 
 def test_of_throughput_more_is_better(table):

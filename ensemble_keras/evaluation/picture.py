@@ -211,12 +211,12 @@ def _combiner(found, card):
     ]
     temperature = card.get("temperature")
     told = [f"temperature {temperature:.3f}"] if isinstance(temperature, float) else []
-    return [name or "combiner", *textwrap.wrap(found.joined, 26), *layers, *told]
+    return [str(name or "combiner"), *textwrap.wrap(found.joined, 26), *layers, *told]
 
 
 def _classes(model, card):
     count = max(model.outputs[-1].shape[-1], 2)
-    names = [str(name) for name in card.get("class_names", [])]
+    names = [str(name) for name in card.get("class_names") or []]
     left = [f"… {len(names) - _MOST_CLASSES:,} more"] if len(names) > _MOST_CLASSES else []
     return [f"{count:,} classes", *names[:_MOST_CLASSES], *left]
 

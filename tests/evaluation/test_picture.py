@@ -125,6 +125,13 @@ def test_what_the_combiner_learned_is_told():
     assert {"joined_hidden_0 12–16", "joined_head 16–2"} <= set(texts(plot_ensemble(model)))
 
 
+def test_a_card_may_say_anything_else():
+    model = build_ensemble([tiny_member(name) for name in "ab"], SoftVoting())
+    card = {"class_names": None, "combiner": {"class": 3}, "temperature": "warm", "members": 2}
+    assert {"a", "b", "3", "2 classes"} <= set(texts(plot_ensemble(model, card=card)))
+    assert "combiner" in texts(plot_ensemble(model, card={"combiner": "vote"}))
+
+
 def test_a_cost_that_is_not_known_is_said_to_be_so():
     images = keras.Input((None, None, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(images))

@@ -37,12 +37,17 @@ def labelled_for(model, dataset):
 
 
 def check_gives_probabilities(model, image_size=None):
-    """Raises `ValueError` if what a model says of a black image is no class probabilities.
+    """Raises `ValueError` if a model is not from images to one output, or says no probabilities of a black image.
 
     Args:
         model: A `keras.Model` from images.
         image_size: `(height, width)`. Defaults to `None`: the model's.
     """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "Expected a model from images to class probabilities. "
+            f"Received: {model.name!r} with {len(model.inputs)} inputs and {len(model.outputs)} outputs."
+        )
     height, width = image_size or model.input_shape[1:3]
     black = keras.ops.zeros((1, height, width, model.input_shape[-1]))
     p = keras.ops.convert_to_numpy(model(black, training=False))

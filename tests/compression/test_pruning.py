@@ -173,6 +173,13 @@ def without_channels():
     return keras.Model(images, layers.Dense(3, "softmax", name="predictions")(x), name="member")
 
 
+def of_pairs():
+    first, second = keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
+    shared = classifier()
+    outputs = layers.Average()([shared(first), shared(second)])
+    return keras.Model([first, second], outputs, name="pairs")
+
+
 def of_scores():
     model = classifier()
     return keras.Model(model.input, model.get_layer("features").output, name="scores")
@@ -194,6 +201,7 @@ def of_scores():
         (classifier(), {"settings": 5}, "`settings` must be None or Training settings"),
         (classifier(), {"fine_tuning": 5}, "`fine_tuning` must be None or Training settings"),
         (classifier(), {"fine_tuning": ek.FineTuning(unfreeze="last")}, "names a layer that no backbone has: 'last'"),
+        (of_pairs(), {}, "Expected a model from images .* Received: 'pairs' with 2 inputs and 1 outputs"),
         (of_scores(), {"penalty": "l1", "remove_macs": 0.3}, "`the predictions of 'scores'` must hold one row"),
         (classifier(), {"sampling": "up"}, "`sampling` must be one of"),
         (classifier(), {"seed": -1}, "`seed` must be an int of at least 0"),

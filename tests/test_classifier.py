@@ -823,9 +823,16 @@ def test_a_combiner_that_its_config_does_not_build_is_refused_before_any_work(da
 
 
 def test_a_classifier_given_for_its_model_is_told_where_that_is(fitted, data):
-    for explain in (lambda: ek.grad_cam(fitted, data[0]), lambda: ek.count_macs(fitted)):
+    train = ek.ImageDataset.from_arrays(*data)
+    for call in (
+        lambda: ek.grad_cam(fitted, data[0]),
+        lambda: ek.count_macs(fitted),
+        lambda: ek.distill(fitted, "CNN", train, weights=None),
+        lambda: ek.quantize_model(fitted),
+        lambda: ek.prune_model(fitted, train),
+    ):
         with pytest.raises(ValueError, match="A fitted classifier's model is its `model_`"):
-            explain()
+            call()
 
 
 def test_what_is_not_fitted_says_so(data):

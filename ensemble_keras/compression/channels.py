@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from ensemble_keras._validation import model_hint
 from ensemble_keras.compression.channel_rules import Call, output_labels, width
 from ensemble_keras.compression.tracing import Trace
 from ensemble_keras.measures.graph import calls, has_graph
@@ -115,7 +116,7 @@ def trace_channels(model):
     if not has_graph(model):
         raise ValueError(
             "`model` must be a functional or built sequential model, whose layers and shapes are known. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}."
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}.{model_hint(model)}"
         )
     trace = Trace()
     given = [trace.held(width(tensor), "they are an input of the model") for tensor in model.inputs]

@@ -4,7 +4,7 @@ import pathlib
 
 import keras
 
-from ensemble_keras._validation import check_at_least, check_number, check_seed
+from ensemble_keras._validation import check_at_least, check_number, check_seed, model_hint
 from ensemble_keras.backbones.spec import read_spec
 from ensemble_keras.compression.guided import Guided
 from ensemble_keras.compression.lessons import Lessons, answers_of
@@ -241,7 +241,7 @@ def _check_teacher(ensemble):
     if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise ValueError(
             "`ensemble` must be a functional `keras.Model` from images to class probabilities. "
-            f"Received: {ensemble!r}."
+            f"Received: {ensemble!r}.{model_hint(ensemble)}"
         )
     size = tuple(ensemble.input_shape[1:3])
     return max(ensemble.output_shape[-1], 2), None if None in size else size

@@ -4,7 +4,7 @@ import warnings
 
 import keras
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_choice, model_hint
 from ensemble_keras.backbones.folding import fold_batch_norms
 from ensemble_keras.measures.cost import measure_latencies
 from ensemble_keras.measures.graph import has_graph
@@ -50,7 +50,7 @@ def quantize_model(model, mode="int8", *, filters=None, verbose=1):
     """
     check_choice("mode", mode, MODES)
     if not has_graph(model):
-        raise ValueError(f"`model` must be a functional `keras.Model`. Received: {model!r}.")
+        raise ValueError(f"`model` must be a functional `keras.Model`. Received: {model!r}.{model_hint(model)}")
     folded = fold_batch_norms(model)
     quantized = renamed_copy(folded, model.name)
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ import nbclient
 import nbformat
 
 HERE = pathlib.Path(__file__).parent
-TIMEOUT = 600  # seconds for one cell
+TIMEOUT = 1800  # seconds for one cell, on a busy machine, too
 
 
 def main():

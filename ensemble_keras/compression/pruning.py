@@ -170,8 +170,8 @@ def prune_model(
             **tuned.depends_on(),
         }
         narrow.history = _trained(run, f"{model.name} narrow", tuned, images, validation, depends_on)
-        notes = {"with the penalty": before.note, "then": narrow.history.note}
-        narrow.history.note = "; ".join(f"{when}: {note}" for when, note in notes.items() if note)
+        notes = [before.note and f"with the penalty: {before.note}", narrow.history.note]
+        narrow.history.note = "; ".join(note for note in notes if note)
     if verbose:
         print(_told(model, narrow))
     return narrow

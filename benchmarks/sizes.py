@@ -51,7 +51,11 @@ def main():
     )
     figure = Figure(figsize=(15, 9), facecolor="white", layout="constrained")
     for place, x in enumerate(PLOTTED, start=1):
-        ek.plot_sizes(table, figure.add_subplot(2, 3, place), x=x)
+        ax = ek.plot_sizes(table, figure.add_subplot(2, 3, place), x=x)
+        ax.get_legend().remove()
+    shared = figure.add_subplot(2, 3, 6)
+    shared.legend(*ax.get_legend_handles_labels(), loc="center", frameon=False)
+    shared.axis("off")
     figure.savefig(RESULTS / f"{name}.png", dpi=90)
 
 
@@ -75,7 +79,7 @@ def subjects(fitted, train, student, pruned, folder):
 
 def taught_again(student, train, unlabelled, ensemble, options):
     """Returns the student with fewer channels, which the ensemble has taught once more."""
-    settings = ek.FineTuning(epochs=4, learning_rate=1e-3, batch_size=64, train_batch_norm=True)
+    settings = ek.FineTuning(epochs=options.epochs, learning_rate=1e-3, batch_size=64, train_batch_norm=True)
     pruned = ek.prune_model(student, train, remove_macs=0.5, settings=settings, verbose=0)
     return distillation.taught(ensemble, train, unlabelled, 0, LESSON, options, student=pruned)
 

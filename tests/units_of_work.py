@@ -57,6 +57,8 @@ def announce_and_sleep(folder):
 def main(folder):
     from ensemble_keras.executors import run_units
 
+    # A shell's job in the background ignores it from the start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_units(announce_and_sleep, lambda: folder, lambda job, outcome: None, executor=2)
 
 

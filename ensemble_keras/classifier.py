@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ensemble_keras import artifact, pipeline
 from ensemble_keras._validation import check_choice, check_image_size, check_seed
+from ensemble_keras.backbones.assembly import warn_of_own_layers
 from ensemble_keras.backbones.registry import (
     backbone_label,
     build_backbone,
@@ -210,10 +211,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         dataset, classes = with_class_indices(as_dataset(x, y, groups=groups))
         combiners = named_combiners(self.combiner, len(classes))
         plan = pipeline.Plan(
-            trunks={
-                name: build_backbone(backbone, input_shape=(*size, 3), weights=weights_for(backbone, self.weights))
-                for name, backbone in zip(names, self.backbones, strict=True)
-            },
+            trunks=self._trunks(size, names),
             frozen=set(self._pretrained(names)),
             dataset=dataset,
             validation=_validation_data(validation_data, classes),
@@ -451,6 +449,15 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
                 "`classifier.choose_operating_point(min_sensitivity=0.95)`."
             )
         return OperatingPoint(**self.card_["operating_point"])
+
+    def _trunks(self, size, names):
+        """Returns the backbones by name."""
+        trunks = {}
+        for name, backbone in zip(names, self.backbones, strict=True):
+            weights = weights_for(backbone, self.weights)
+            trunks[name] = build_backbone(backbone, input_shape=(*size, 3), weights=weights)
+            warn_of_own_layers(trunks[name], name)
+        return trunks
 
     def _check_arguments(self):
         size = check_image_size(self.image_size)

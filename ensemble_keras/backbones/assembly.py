@@ -74,8 +74,8 @@ def check_network(network, input_shape, label):
         )
 
 
-def warn_of_own(network, label):
-    """Warns of what goes wrong in a model of a user's without an error: class probabilities for features, own code.
+def warn_of_a_head(network, label):
+    """Warns of a network that gives class probabilities for features, which goes wrong without an error.
 
     Args:
         network: A `keras.Model` that `check_network` has passed.
@@ -89,6 +89,15 @@ def warn_of_own(network, label):
             "`keras.Model(model.input, model.layers[-2].output)`, or `include_top=False`.",
             stacklevel=3,
         )
+
+
+def warn_of_own_layers(network, label):
+    """Warns of layers of own classes, before long work: what is saved needs their code.
+
+    Args:
+        network: A `keras.Model`.
+        label: String. Names the network in the warning.
+    """
     kinds = foreign_classes(network)
     if kinds:
         warnings.warn(

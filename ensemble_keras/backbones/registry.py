@@ -8,7 +8,7 @@ import keras
 from ensemble_keras._validation import suggest
 from ensemble_keras.backbones.alexnet import alexnet
 from ensemble_keras.backbones.applications import APPLICATIONS
-from ensemble_keras.backbones.assembly import assemble, check_arguments, check_network, warn_of_own
+from ensemble_keras.backbones.assembly import assemble, check_arguments, check_network, warn_of_a_head
 from ensemble_keras.backbones.builders import call_builder, check_options, resizing_options
 from ensemble_keras.backbones.cnn import cnn
 from ensemble_keras.backbones.darknet import darknet19, darknet53
@@ -160,7 +160,7 @@ def build_backbone(
         network, preprocessing, file = _build_network(parse_backbone(backbone), network_shape, weights)
     check_network(network, network_shape, label)
     if is_model:
-        warn_of_own(network, label)
+        warn_of_a_head(network, label)
     name = layer_name(label) if name is None else name
     if network is backbone and _is_backbone(network, input_shape, network_shape, name):
         return network

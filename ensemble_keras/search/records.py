@@ -94,6 +94,11 @@ class Records:
         for folder in (self.images, self.project / "running"):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def read(self, name):
+        """Returns a text file of the project; `None` if there is none."""
+        path = self.project / name
+        return path.read_text() if path.exists() else None
+
     def write(self, name, text):
         """Writes a text file of the project in one step."""
         with atomic_path(self.project / name) as temporary:

@@ -451,8 +451,9 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
             run_units(self._work(), ask, tell, executor=executor, workers=workers)
         if best := self.completed_trials():
-            # Once more: a search that was killed as its last trial ended had no time for it.
-            self._tidy()
+            if self._records.read("trials.csv") != self._trials_csv():
+                # The search was killed as its last trial ended.
+                self._tidy()
             self._write_champion(best[0])
 
     def _tell_of_an_early_end(self):
@@ -529,9 +530,11 @@ class ArchitectureSearch(keras_tuner.Tuner):
             self._champion = self._name(trial)
 
     def _write_tables(self):
-        table = trials_table(self.oracle, self._further)
-        self._records.write("lineage.jsonl", lineage_text(table))
-        self._records.write("trials.csv", table.to_csv(index=False))
+        self._records.write("lineage.jsonl", lineage_text(trials_table(self.oracle, self._further)))
+        self._records.write("trials.csv", self._trials_csv())
+
+    def _trials_csv(self):
+        return trials_table(self.oracle, self._further).to_csv(index=False)
 
     def _team(self, finished):
         """Returns the ids of the trials that are best together: the parents, where these are to come from a team."""

@@ -4,7 +4,7 @@ import pytest
 from contracts import check_backbone, predict_elsewhere
 from PIL import Image
 
-from ensemble_keras.backbones.assembly import assemble
+from ensemble_keras.backbones.assembly import assemble, warn_of_own_layers
 from ensemble_keras.backbones.cnn import cnn
 from ensemble_keras.backbones.registry import build_backbone
 
@@ -246,4 +246,4 @@ def test_a_network_of_own_classes_is_warned_of():
     with pytest.warns(
         UserWarning, match="own has layers of classes that are not Keras' own: Halved. A saved ensemble"
     ):
-        build(network)
+        warn_of_own_layers(network, "own")

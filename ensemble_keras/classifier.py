@@ -30,7 +30,6 @@ from ensemble_keras.data.leaks import SeenImages
 from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.devices import resolve_devices
 from ensemble_keras.evaluation.leaderboard import leaderboard_text
-from ensemble_keras.evaluation.prediction import predict_each
 from ensemble_keras.evaluation.report import EvaluationReport
 from ensemble_keras.executors import check_executor
 from ensemble_keras.features.extraction import predict
@@ -406,7 +405,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             conformal=self.card_.get("conformal"),
             details=self.card_,
             leaks=seen,
-            **self._members_beside(dataset),
+            members_beside=self._members_beside(),
         )
 
     def save(self, path):
@@ -414,13 +413,12 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         artifact.save_ensemble(self.model_, path, card=self.card_, verbose=self.verbose)
 
-    def _members_beside(self, dataset):
-        """Returns the option `members` of a report, where the model holds several of them without their heads."""
+    def _members_beside(self):
+        """Returns the members by the names to show, where the model holds several of them without their heads."""
         names = artifact.member_names(self.card_)
         if len(names) < 2 or member_tensors(self.model_):
             return {}
-        found = predict_each([m for m in self.members_ if m.name in names], dataset, verbose=self.verbose)
-        return {"members": {names[name]: probabilities for name, probabilities in found.items()}}
+        return {names[member.name]: member for member in self.members_ if member.name in names}
 
     def _is_sure(self, abstain):
         """Returns the function from probabilities to which images are answered, bool `(n,)`."""

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from ensemble_keras.evaluation.explain import member_grad_cams
+from ensemble_keras.evaluation.explain import grad_cam, member_grad_cams
 from ensemble_keras.evaluation.overlays import overlay
 from ensemble_keras.evaluation.page_tables import percent
 
@@ -115,7 +115,7 @@ def _heat_maps(report, rows):
     """
     if report.explained is None:
         return {}, "No heat maps: the report was made of predictions, without the model."
-    model, names, size = report.explained
+    model, names, size, beside = report.explained
     images, classes = pixels(report.images, rows, size), report.probabilities[rows].argmax(axis=1)
     try:
         maps, votes = member_grad_cams(model, images, class_index=classes, batch_size=len(rows))
@@ -123,8 +123,22 @@ def _heat_maps(report, rows):
         return {}, f"No heat maps: {error}"
     joined = sum(votes[name][:, None, None] * maps[name] for name in maps)
     shown = {"ensemble" if report.member_probabilities else "model": joined}
-    if len(rows) * len(maps) > _MOST_MAPS:
+    if len(rows) * len(report.member_probabilities) > _MOST_MAPS:
         return shown, f"{_ABOUT_MAPS} Of so many members only their joint map is shown."
+    if beside:
+        maps, of_others = _maps_beside(beside, images, classes)
+        return shown | maps, _ABOUT_MAPS + of_others
     if report.member_probabilities:
         shown |= {names.get(name, name): own for name, own in maps.items()}
     return shown, _ABOUT_MAPS
+
+
+def _maps_beside(members, images, classes):
+    """Returns the maps by the names of members, and why others have none, or `""`."""
+    maps, reasons = {}, []
+    for name, member in members.items():
+        try:
+            maps[name] = grad_cam(member, images, class_index=classes, batch_size=len(images))
+        except ValueError as error:
+            reasons.append(f" {name} has none: {error}")
+    return maps, "".join(reasons)

@@ -47,13 +47,12 @@ def predict_each(members, dataset, *, verbose=0):
         verbose: 1 shows a progress bar. Defaults to 0.
 
     Returns:
-        A dict from each member's name to its predictions, `(n, num_classes)` or `(n, 1)`.
+        List of their predictions, `(n, num_classes)` or `(n, 1)`.
     """
     images = keras.Input(members[0].input_shape[1:])
     outputs = [member(images) for member in members]
     options = {"image_size": input_size(members[0]), "batch_size": 32, "verbose": verbose}
-    found = _columns(images, outputs, "members", dataset, **options)
-    return dict(zip([member.name for member in members], found, strict=True))
+    return _columns(images, outputs, "members", dataset, **options)
 
 
 def _columns(inputs, outputs, name, dataset, **options):

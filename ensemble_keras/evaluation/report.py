@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 from ensemble_keras._validation import check_choice
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.evaluation import inputs
-from ensemble_keras.evaluation.prediction import input_size, predict_with_members
+from ensemble_keras.evaluation.prediction import input_size, predict_each, predict_with_members
 from ensemble_keras.measures import metrics, significance
 from ensemble_keras.measures.conformal import ConformalSets, set_figures
 from ensemble_keras.measures.intervals import metric_interval, metric_intervals
@@ -58,8 +58,8 @@ class EvaluationReport:
         leaks: `DataFrame` of pairs of a training image and one of these, as `find_leaks` gives; `None` where nobody
             looked. It may be set.
         images: The `ImageDataset`, of which the page shows some; `None` where it was not given.
-        explained: What heat maps are made of: the model, a dict from its members' names to those that are shown, and
-            its `(height, width)`; `None` where the report was made `from_predictions`.
+        explained: What heat maps are made of: the model, a dict from its members' names to those that are shown, its
+            `(height, width)`, and `members_beside`; `None` where the report was made `from_predictions`.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class EvaluationReport:
         *,
         class_names=None,
         member_names=None,
+        members_beside=None,
         batch_size=32,
         image_size=None,
         verbose=0,
@@ -110,6 +111,8 @@ class EvaluationReport:
             y: Labels of shape `(n,)`, where `x` is an array.
             class_names: Names in the order of the model's outputs. Defaults to `None`: the dataset's.
             member_names: Dict from the name of a member's layer to the name to show. Defaults to `None`: as they are.
+            members_beside: Dict from the name to show to a member, a `keras.Model`, for an ensemble without its
+                members' heads, as where it joins their features. Defaults to `None`: those that the model holds.
             batch_size: Images per step. Defaults to 32.
             image_size: Int or `(height, width)`. Defaults to `None`: the model's input size.
             verbose: 1 shows a progress bar. Defaults to 0.
@@ -127,9 +130,12 @@ class EvaluationReport:
             model, dataset, image_size=image_size, batch_size=batch_size, verbose=verbose
         )
         members = {(member_names or {}).get(name, name): p for name, p in members.items()}
+        if members_beside:
+            found = predict_each([*members_beside.values()], dataset, verbose=verbose)
+            members |= dict(zip(members_beside, found, strict=True))
         options = {"groups": dataset.groups, "members": members, "images": dataset} | options
         report = cls.from_predictions(y_true, probabilities, class_names=class_names, **options)
-        report.explained = (model, member_names or {}, input_size(model, image_size))
+        report.explained = (model, member_names or {}, input_size(model, image_size), members_beside or {})
         return report
 
     @classmethod

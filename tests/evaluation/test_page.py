@@ -13,6 +13,7 @@ from scipy import special
 from sklearn.metrics import log_loss
 from tiny_members import tiny_member
 
+from ensemble_keras.combiners.concatenation import ConcatenateDense
 from ensemble_keras.combiners.ensemble import build_ensemble
 from ensemble_keras.combiners.voting import SoftVoting
 from ensemble_keras.data.dataset import ImageDataset
@@ -128,6 +129,26 @@ def test_heat_maps_are_those_of_the_predicted_class(model, rng):
     unasked, reason = page_images.telling_images(report, heat_maps=False)
     assert unasked["unsure"][0]["votes"][0]["map"] is None
     assert reason == "Heat maps were not asked for."
+
+
+def test_members_beside_a_joined_model_vote_and_have_maps(rng):
+    images, y = rng.integers(0, 256, (5, 8, 8, 3), dtype="uint8"), np.arange(5) % 3
+    members = [tiny_member("one", 3), tiny_member("two", 3)]
+    flat = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    joined = build_ensemble(members, ConcatenateDense(3))
+    beside = {"First": members[0], "two": members[1], "flat": flat}
+    report = EvaluationReport.from_model(joined, images, y, members_beside=beside)
+    shown, about = page_images.telling_images(report)
+    assert "flat has none: " in about
+    np.testing.assert_allclose(report.member_probabilities["two"], members[1].predict(images, verbose=0), atol=1e-6)
+    for card in shown["unsure"]:
+        row = int(card["name"].removeprefix("row "))
+        assert [vote["name"] for vote in card["votes"]] == ["ensemble", "First", "two", "flat"]
+        said = report.probabilities[row].argmax()
+        own = grad_cam(members[0], images[[row]], class_index=said)
+        expected = overlay(report.images.load([row], image_size=112), own)[0]
+        assert np.abs(opened(card["votes"][1]["map"]).astype(int) - expected).mean() < 8
+        assert card["votes"][3]["map"] is None
 
 
 def test_of_many_members_the_joint_map_is_shown(model, rng, monkeypatch):

@@ -298,7 +298,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
     def leaderboard(self):
         """Returns the ended trials, the best first: see `ensemble_keras.search.tables.trials_table`."""
-        table = trials_table(self.oracle, self._further)
+        table = self._table()
         lower = DIRECTIONS[self._figure] == "min"
         return table.sort_values("score", ascending=lower, kind="stable", na_position="last", ignore_index=True)
 
@@ -451,7 +451,7 @@ class ArchitectureSearch(keras_tuner.Tuner):
 
             run_units(self._work(), ask, tell, executor=executor, workers=workers)
         if best := self.completed_trials():
-            if self._records.read("trials.csv") != self._trials_csv():
+            if self._records.read("trials.csv") != self._table().to_csv(index=False):
                 # The search was killed as its last trial ended.
                 self._tidy()
             self._write_champion(best[0])
@@ -530,11 +530,12 @@ class ArchitectureSearch(keras_tuner.Tuner):
             self._champion = self._name(trial)
 
     def _write_tables(self):
-        self._records.write("lineage.jsonl", lineage_text(trials_table(self.oracle, self._further)))
-        self._records.write("trials.csv", self._trials_csv())
+        table = self._table()
+        self._records.write("lineage.jsonl", lineage_text(table))
+        self._records.write("trials.csv", table.to_csv(index=False))
 
-    def _trials_csv(self):
-        return trials_table(self.oracle, self._further).to_csv(index=False)
+    def _table(self):
+        return trials_table(self.oracle, self._further)
 
     def _team(self, finished):
         """Returns the ids of the trials that are best together: the parents, where these are to come from a team."""

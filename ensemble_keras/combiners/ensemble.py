@@ -8,6 +8,7 @@ from ensemble_keras.combiners import base, tables
 from ensemble_keras.combiners.calibration import apply_temperature, check_temperature
 from ensemble_keras.combiners.stems import call_members
 from ensemble_keras.combiners.views import views_of
+from ensemble_keras.measures.graph import is_of_keras
 
 
 def build_ensemble(
@@ -217,7 +218,7 @@ def _check_outputs(model, members, combiner):
         )
     names = {member.name for member in members}
     for layer in model.layers:
-        if layer.name not in names and type(layer).__module__.partition(".")[0] != "keras":
+        if layer.name not in names and not is_of_keras(type(layer)):
             raise ValueError(
                 f"A combiner must be made of stock Keras layers, or the saved file needs your code to load. "
                 f"Received: layer {layer.name!r} of class {type(layer).__name__}."

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from ensemble_keras.features.keys import architecture_fingerprint
+from ensemble_keras.measures.graph import is_of_keras
 
 
 def call_members(members, nested, takes, *, share=True):
@@ -111,7 +112,7 @@ def _are_same(one, other):
 
 def _own_layers(model):
     """Returns the ids of the layers that are not Keras' own: what these compute their config need not tell."""
-    return [id(layer) for layer in model._flatten_layers() if type(layer).__module__.partition(".")[0] != "keras"]
+    return [id(layer) for layer in model._flatten_layers() if not is_of_keras(type(layer))]
 
 
 def _equal(one, other):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from ensemble_keras.data.augmentation import augmentation_config, build_augmentation
+from ensemble_keras.measures.graph import is_of_keras
 from ensemble_keras.runs import fingerprint
 
 
@@ -154,7 +155,7 @@ def _own_sources(layers):
     found |= {value for layer in layers for value in vars(layer).values() if inspect.isfunction(value)}
     # What every Keras model is made of: the backend's classes are among them.
     found -= set(keras.Model.__mro__)
-    own = [thing for thing in found if str(thing.__module__).partition(".")[0] != "keras"]
+    own = [thing for thing in found if not is_of_keras(thing)]
     return sorted(filter(None, map(_source, own)))
 
 

@@ -8,13 +8,18 @@ def has_graph(layer):
     return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None) and getattr(layer, "outputs", None))
 
 
+def is_of_keras(thing):
+    """Returns whether a class or a function is Keras' own, and so wherever Keras is."""
+    return str(thing.__module__).partition(".")[0] == "keras"
+
+
 def foreign_classes(model):
     """Returns the names of the classes of a model's layers, nested ones too, that Keras does not bring along; sorted.
 
     A saved file holds no code: where it is loaded, these classes have to be there.
     """
     kinds = {type(layer) for layer in model._flatten_layers()}
-    return sorted(kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] != "keras")
+    return sorted(kind.__name__ for kind in kinds if not is_of_keras(kind))
 
 
 def calls(model):

@@ -64,7 +64,7 @@ class Training:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "patience"):
-            _check_int(name, getattr(self, name))
+            check_number(name, getattr(self, name), "at least 1, an int", _counts)
         check_number("learning_rate", self.learning_rate, "above 0", lambda rate: rate > 0)
         check_number("weight_decay", self.weight_decay, "at least 0", lambda decay: decay >= 0)
         check_number("validation_split", self.validation_split, "between 0 and 1", lambda share: 0 < share < 1)
@@ -157,6 +157,5 @@ def as_fine_tuning(fine_tune):
     return FineTuning() if fine_tune is True else fine_tune or None
 
 
-def _check_int(name, value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"`{name}` must be at least 1, an int. Received: {value!r}.")
+def _counts(number):
+    return isinstance(number, numbers.Integral) and number >= 1

@@ -7,7 +7,7 @@ import re
 
 import keras
 
-from ensemble_keras.measures.graph import calls, has_graph
+from ensemble_keras.measures.graph import calls, has_graph, is_of_keras
 from ensemble_keras.search.code.expressions import input_expression, layer_expression, literal
 from ensemble_keras.search.code.layout import Bracketed, call, flat, lay_out, text_of
 from ensemble_keras.search.code.operations import operation_expression
@@ -217,7 +217,7 @@ def _check_network(model):
             "`model` must be a functional or built sequential model, and so must those nested in it. "
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}."
         )
-    if type(model).__module__.partition(".")[0] != "keras":
+    if not is_of_keras(type(model)):
         raise ValueError(
             f"Model {model.name!r} ({type(model).__name__}) cannot be written as source: its class is not Keras'."
         )

@@ -31,13 +31,14 @@ HEADER = ["seed", "what", "test accuracy", "parameters", "multiply-accumulates",
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", default="../shared", help="folder with data/cifar10")
+    parser.add_argument("--name", default="pruning", help="of the saved table (default: %(default)s)")
     parser.add_argument("--images", type=int, default=6000, help="training images (default: %(default)s)")
     parser.add_argument("--tests", type=int, default=10000, help="test images (default: %(default)s)")
     parser.add_argument("--filters", type=int, default=16, help="of the first block (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=30, help="of the network (default: %(default)s)")
     parser.add_argument("--sparse-epochs", type=int, default=8, help="with the penalty (default: %(default)s)")
     parser.add_argument("--tuning-epochs", type=int, default=16, help="of the narrow network (default: %(default)s)")
-    parser.add_argument("--penalty", default="group_lasso", help="as in prune_model (default: %(default)s)")
+    parser.add_argument("--penalties", nargs="+", default=["group_lasso"], help="as in prune_model (default: one)")
     parser.add_argument("--strength", type=float, help="λ; defaults to prune_model's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few images, one seed, few epochs")
@@ -55,16 +56,15 @@ def main(arguments=None):
 def save(runs, sets, options):
     rows = [[seed, *row] for seed, figures in enumerate(runs) for row in rows_of(figures)]
     save_table(
-        f"pruning{'_quick' if options.quick else ''}",
+        f"{options.name}{'_quick' if options.quick else ''}",
         "Pruning a small network, CIFAR-10",
         HEADER,
         rows,
         notes=[
-            *summary(runs),
-            f"filters of the convolutions: {runs[0]['network']['filters']}; pruned, by seed: "
-            + "; ".join(figures["pruned"]["filters"] for figures in runs),
+            f"filters of the convolutions: {runs[0]['network']['filters']}",
+            *(note for penalty in options.penalties for note in summary(runs, penalty)),
             f"VGG-like: {GENES}, filters {options.filters}; {len(sets['train'])} training images, {options.epochs} "
-            f"epochs; then {options.sparse_epochs} with penalty {options.penalty!r} and {options.tuning_epochs} of "
+            f"epochs; then {options.sparse_epochs} with the penalty and {options.tuning_epochs} of "
             f"fine-tuning; trained on: as many without a penalty, with nothing removed; asked for {MACS:.0%} of the "
             f"multiply-accumulates and {PARAMETERS:.0%} of the parameters",
             f"{len(sets['test'])} test images; {len(sets['held out'])} others choose the epoch; latency of "
@@ -92,21 +92,22 @@ def run(sets, options, seed):
     train(network, sets, options.epochs, seed)
     further = remove_channels(network, {})
     train(further, sets, options.sparse_epochs + options.tuning_epochs, seed)
-    pruned = ek.prune_model(
-        network,
-        sets["train"],
-        validation_data=sets["held out"],
-        penalty=options.penalty,
-        strength=options.strength,
-        remove_macs=MACS,
-        remove_parameters=PARAMETERS,
-        settings=settings(options.sparse_epochs),
-        fine_tuning=settings(options.tuning_epochs),
-        augmentation="cifar",
-        seed=seed,
-        verbose=0,
-    )
-    models = {"network": network, "trained on": further, "pruned": pruned}
+    models = {"network": network, "trained on": further}
+    for penalty in options.penalties:
+        models[pruned(penalty)] = ek.prune_model(
+            network,
+            sets["train"],
+            validation_data=sets["held out"],
+            penalty=penalty,
+            strength=options.strength,
+            remove_macs=MACS,
+            remove_parameters=PARAMETERS,
+            settings=settings(options.sparse_epochs),
+            fine_tuning=settings(options.tuning_epochs),
+            augmentation="cifar",
+            seed=seed,
+            verbose=0,
+        )
     latencies = [measure_latencies(list(models.values()), batch_size=size) for size in (1, 32)]
     figures = {}
     for place, (name, model) in enumerate(models.items()):
@@ -120,6 +121,10 @@ def run(sets, options, seed):
         }
         print(f"seed {seed}, {name}: {figures[name]}", flush=True)
     return figures
+
+
+def pruned(penalty):
+    return f"pruned, {penalty}"
 
 
 def vgg(filters):
@@ -170,8 +175,9 @@ def rows_of(figures):
     ]
 
 
-def summary(runs):
-    """Returns what pruning saves and costs, in the mean over the seeds."""
+def summary(runs, penalty):
+    """Returns what pruning under a penalty saves and costs, in the mean over the seeds, and what it left."""
+    narrow = pruned(penalty)
 
     def mean(function):
         values = [function(figures) for figures in runs]
@@ -179,21 +185,23 @@ def summary(runs):
         return f"{statistics.mean(values):.2f}{spread}"
 
     def gone(name):
-        return mean(lambda run: 100 * (1 - run["pruned"][name] / run["network"][name]))
+        return mean(lambda run: 100 * (1 - run[narrow][name] / run["network"][name]))
 
     def points(name):
-        return mean(lambda run: 100 * (run["pruned"]["accuracy"] - run[name]["accuracy"]))
+        return mean(lambda run: 100 * (run[narrow]["accuracy"] - run[name]["accuracy"]))
 
     def faster(name):
-        return mean(lambda run: run["network"][name] / run["pruned"][name])
+        return mean(lambda run: run["network"][name] / run[narrow][name])
 
-    return [
+    notes = [
         f"gone: {gone('parameters')} % of the parameters (target ≥ 70), {gone('macs')} % of the multiply-accumulates "
         "(target ≥ 45)",
         f"accuracy, pruned − network: {points('network')} points (target ≥ −0.5); pruned − network trained on: "
         f"{points('trained on')} points",
         f"latency, network ÷ pruned: {faster('batch 1')} at batch 1, {faster('batch 32')} at batch 32",
+        f"filters of the convolutions, by seed: {'; '.join(figures[narrow]['filters'] for figures in runs)}",
     ]
+    return [f"{penalty}: {note}" for note in notes]
 
 
 if __name__ == "__main__":

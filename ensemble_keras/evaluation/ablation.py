@@ -13,8 +13,8 @@ from ensemble_keras import runs
 from ensemble_keras._validation import check_choice, check_seed
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import with_class_indices, with_class_indices_of
+from ensemble_keras.evaluation.drawing import BLUE, GRID, INK, VERMILLION, shortened
 from ensemble_keras.evaluation.experiments import Experiment, changed, check_names
-from ensemble_keras.evaluation.plots import BLUE, GRID, INK, VERMILLION, shortened
 from ensemble_keras.measures.significance import compare
 from ensemble_keras.members.trainer import hold_decoded
 

@@ -1,24 +1,14 @@
 """Class plots: precision against recall class by class, and what each member makes of each class.
 
-Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.plots`.
+Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.drawing`.
 """
 
 import numpy as np
 from sklearn import metrics as sk
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.evaluation.plots import (
-    BLUE,
-    COLORS,
-    GRID,
-    INK,
-    VERMILLION,
-    against_the_rest,
-    curves_size,
-    legend_below,
-    own_axes,
-    shortened,
-)
+from ensemble_keras.evaluation.drawing import BLUE, COLORS, GRID, INK, VERMILLION, legend_below, own_axes, shortened
+from ensemble_keras.evaluation.plots import against_the_rest, curves_size
 from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
 
 _MOST_CLASSES = 25

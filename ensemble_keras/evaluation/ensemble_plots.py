@@ -1,12 +1,12 @@
 """Ensemble plots: what accuracy costs, what a cascade loses, how members differ, whether predictions hold good.
 
-Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.plots`.
+Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.drawing`.
 """
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from ensemble_keras.evaluation.plots import BLUE, GRID, VERMILLION, legend_below, own_axes, shortened
+from ensemble_keras.evaluation.drawing import BLUE, GRID, VERMILLION, legend_below, own_axes, shortened
 from ensemble_keras.measures.calibration import expected_calibration_error, reliability
 
 # From blue by clear to vermillion: signs that colour-blind readers tell apart, on light and on dark grounds.

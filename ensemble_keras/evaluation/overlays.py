@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 
 from ensemble_keras._validation import check_images
-from ensemble_keras.evaluation.plots import INK, _ShownFigure
+from ensemble_keras.evaluation.drawing import INK, ShownFigure
 
 
 def overlay(images, maps, *, alpha=0.5, colormap="viridis"):
@@ -89,7 +89,7 @@ def plot_explanations(images, maps, *, titles=None, alpha=0.5, colormap="viridis
 def _grid(images, explanations, colormap):
     height, width = images.shape[1:3]
     size = (2.2 * (1 + explanations) + 0.8, (2.2 * height / width + 0.45) * len(images))
-    figure = _ShownFigure(figsize=size, facecolor="white", layout="constrained")
+    figure = ShownFigure(figsize=size, facecolor="white", layout="constrained")
     axes = figure.subplots(len(images), 1 + explanations, squeeze=False)
     # It fades as the overlays do, here into the white of the page.
     strength = np.linspace(0, 1, 256)[:, None]

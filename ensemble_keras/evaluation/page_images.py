@@ -115,21 +115,21 @@ def _heat_maps(report, rows):
     """
     if report.explained is None:
         return {}, "No heat maps: the report was made of predictions, without the model."
-    model, names, size, beside = report.explained
-    images, classes = pixels(report.images, rows, size), report.probabilities[rows].argmax(axis=1)
+    explained = report.explained
+    images, classes = pixels(report.images, rows, explained.image_size), report.probabilities[rows].argmax(axis=1)
     try:
-        maps, votes = member_grad_cams(model, images, class_index=classes, batch_size=len(rows))
+        maps, votes = member_grad_cams(explained.model, images, class_index=classes, batch_size=len(rows))
     except ValueError as error:
         return {}, f"No heat maps: {error}"
     joined = sum(votes[name][:, None, None] * maps[name] for name in maps)
     shown = {"ensemble" if report.member_probabilities else "model": joined}
     if len(rows) * len(report.member_probabilities) > _MOST_MAPS:
         return shown, f"{_ABOUT_MAPS} Of so many members only their joint map is shown."
-    if beside:
-        maps, of_others = _maps_beside(beside, images, classes)
+    if explained.members_beside:
+        maps, of_others = _maps_beside(explained.members_beside, images, classes)
         return shown | maps, _ABOUT_MAPS + of_others
     if report.member_probabilities:
-        shown |= {names.get(name, name): own for name, own in maps.items()}
+        shown |= {explained.member_names.get(name, name): own for name, own in maps.items()}
     return shown, _ABOUT_MAPS
 
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from ensemble_keras.combiners.calibration import apply_temperature
 from ensemble_keras.evaluation import ensemble_plots, picture, plots
+from ensemble_keras.evaluation.drawing import svg
 from ensemble_keras.measures.calibration import expected_calibration_error
 from ensemble_keras.measures.diversity import diversity
 from ensemble_keras.measures.graph import has_graph
@@ -18,19 +19,19 @@ def plots_of(report):
     heat_map, no_diversity = _diversity(report)
     return {
         "confusion_plot": confusion(report),
-        "members_plot": plots.svg(report.plot_members()),
-        "roc": plots.svg(report.plot_roc()),
-        "precision_recall": plots.svg(report.plot_precision_recall()),
+        "members_plot": svg(report.plot_members()),
+        "roc": svg(report.plot_roc()),
+        "precision_recall": svg(report.plot_precision_recall()),
         "class_scores": [
             {
                 "caption": f"{'F1' if score == 'f1' else score} of each class, by classifier",
-                "svg": plots.svg(report.plot_class_scores(score=score)),
+                "svg": svg(report.plot_class_scores(score=score)),
             }
             for score in _SCORES
         ],
         "reliability": _reliability(report),
-        "risk_coverage": plots.svg(report.plot_risk_coverage()),
-        "set_sizes": None if report.prediction_sets is None else plots.svg(report.plot_set_sizes()),
+        "risk_coverage": svg(report.plot_risk_coverage()),
+        "set_sizes": None if report.prediction_sets is None else svg(report.plot_set_sizes()),
         "diversity": heat_map,
         "no_diversity": no_diversity,
         "curves": _curves(report),
@@ -40,7 +41,7 @@ def plots_of(report):
 
 def confusion(report):
     """Returns the confusion matrix as SVG."""
-    return plots.svg(report.plot_confusion())
+    return svg(report.plot_confusion())
 
 
 def before_temperature(probabilities, temperature):
@@ -62,7 +63,7 @@ def _reliability(report):
     return [
         {
             "caption": caption,
-            "svg": plots.svg(ensemble_plots.plot_reliability(p, report.y_true)),
+            "svg": svg(ensemble_plots.plot_reliability(p, report.y_true)),
             "error": expected_calibration_error(p, report.y_true),
             "log_loss": float(log_losses(report.y_true, p).mean()),
         }
@@ -80,12 +81,12 @@ def _diversity(report):
     # Of too few images, or of a member with its classes in another order: said instead of the map.
     except ValueError as error:
         return None, f"No map of diversity: {error}"
-    return plots.svg(ensemble_plots.plot_diversity(table)), ""
+    return svg(ensemble_plots.plot_diversity(table)), ""
 
 
 def _curves(report):
     return [
-        {"member": member, "metric": metric, "svg": plots.svg(plots.plot_history(history, metric=metric))}
+        {"member": member, "metric": metric, "svg": svg(plots.plot_history(history, metric=metric))}
         for member, history in report.history.items()
         for metric in ("accuracy", "loss")
         if metric in history
@@ -94,7 +95,7 @@ def _curves(report):
 
 def _picture(report):
     """Returns the ensemble as boxes, `None` where the model is not known or has no graph."""
-    model = None if report.explained is None else report.explained[0]
+    model = None if report.explained is None else report.explained.model
     if not has_graph(model):
         return None
-    return plots.svg(picture.plot_ensemble(model, card={**report.details, "class_names": report.class_names}))
+    return svg(picture.plot_ensemble(model, card={**report.details, "class_names": report.class_names}))

@@ -12,8 +12,8 @@ from matplotlib.path import Path
 
 from ensemble_keras.artifact import member_names
 from ensemble_keras.evaluation.anatomy import anatomy
+from ensemble_keras.evaluation.drawing import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, own_axes, shortened
 from ensemble_keras.evaluation.fonts import families, width_of
-from ensemble_keras.evaluation.plots import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, own_axes, shortened
 from ensemble_keras.measures.graph import has_graph
 from ensemble_keras.measures.macs import count_macs
 

@@ -1,7 +1,9 @@
 """Report: what a model is worth on a set of images, as figures, tables, plots and one page."""
 
+import dataclasses
 import functools
 
+import keras
 import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
@@ -18,6 +20,23 @@ from ensemble_keras.measures.uncertainty import predictive_entropy, risk_coverag
 
 # A drop from out-of-fold accuracy is said when chance would make it in one of a hundred reports.
 _DROP_LEVEL = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainedModel:
+    """The model of a report, as heat maps and the picture of the ensemble need it.
+
+    Attributes:
+        model: The `keras.Model`.
+        member_names: Dict from the name of a member's layer to the name that is shown.
+        image_size: `(height, width)` of the images that it takes.
+        members_beside: Dict from the name that is shown to a member, a `keras.Model`, where the model holds none.
+    """
+
+    model: keras.Model
+    member_names: dict
+    image_size: tuple
+    members_beside: dict
 
 
 class EvaluationReport:
@@ -58,8 +77,7 @@ class EvaluationReport:
         leaks: `DataFrame` of pairs of a training image and one of these, as `find_leaks` gives; `None` where nobody
             looked. It may be set.
         images: The `ImageDataset`, of which the page shows some; `None` where it was not given.
-        explained: What heat maps are made of: the model, a dict from its members' names to those that are shown, its
-            `(height, width)`, and `members_beside`; `None` where the report was made `from_predictions`.
+        explained: `ExplainedModel`, what heat maps are made of; `None` where the report was made `from_predictions`.
     """
 
     def __init__(
@@ -135,7 +153,8 @@ class EvaluationReport:
             members |= dict(zip(members_beside, found, strict=True))
         options = {"groups": dataset.groups, "members": members, "images": dataset} | options
         report = cls.from_predictions(y_true, probabilities, class_names=class_names, **options)
-        report.explained = (model, member_names or {}, input_size(model, image_size), members_beside or {})
+        size = input_size(model, image_size)
+        report.explained = ExplainedModel(model, member_names or {}, size, members_beside or {})
         return report
 
     @classmethod

@@ -1,7 +1,7 @@
 """Search plots: how a search got on, what it tried, what accuracy costs, and who came from whom.
 
 Each takes the table of a search's trials and draws on the axes it is given, or on a new figure of its own, as in
-`evaluation.plots`. The table is a `pandas.DataFrame` with one row per trial, in any order. Of its columns these are
+`evaluation.drawing`. The table is a `pandas.DataFrame` with one row per trial, in any order. Of its columns these are
 read: `trial` (int from 1), `family`, `score`, `status` (`"COMPLETED"`, `"STOPPED"` early or `"FAILED"`),
 `val_accuracy`, costs such as `macs` and `parameters`, and `parents` (a tuple of trial numbers). The numbers of a
 failed trial may be missing.
@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ensemble_keras._validation import check_choice
-from ensemble_keras.evaluation.plots import BLUE, COLORS, GRID, INK, VERMILLION, legend_below, own_axes
+from ensemble_keras.evaluation.drawing import BLUE, COLORS, GRID, INK, VERMILLION, legend_below, own_axes
 
 # A family is told by its colour and its sign: there are more families than colours that all readers tell apart.
 _MARKERS = "osD^vP*Xph"

@@ -17,8 +17,8 @@ from ensemble_keras.artifact import CARD, load_ensemble
 from ensemble_keras.combiners.cascade import Cascade
 from ensemble_keras.combiners.inference import compiled
 from ensemble_keras.data.inputs import as_dataset
+from ensemble_keras.evaluation.drawing import COLORS, GRID, legend_below, own_axes, shortened
 from ensemble_keras.evaluation.inputs import check_class_names, in_class_order, indices
-from ensemble_keras.evaluation.plots import COLORS, GRID, legend_below, own_axes, shortened
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.measures.cost import time_in_turns
 from ensemble_keras.measures.macs import count_macs

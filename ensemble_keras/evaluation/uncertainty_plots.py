@@ -1,12 +1,12 @@
 """Uncertainty plots: what is won by not answering, and how large prediction sets are.
 
-Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.plots`.
+Each draws on the axes it is given, or on a new figure of its own, as in `evaluation.drawing`.
 """
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from ensemble_keras.evaluation.plots import BLUE, COLORS, VERMILLION, legend_below, own_axes, shortened
+from ensemble_keras.evaluation.drawing import BLUE, COLORS, VERMILLION, legend_below, own_axes, shortened
 from ensemble_keras.measures.metrics import check_class_indices
 from ensemble_keras.measures.uncertainty import area_under_risk_coverage, risk_coverage
 

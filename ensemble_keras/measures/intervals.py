@@ -118,7 +118,7 @@ def unit_of_row(groups, n):
     """Returns for each row the index of what is drawn with it: the row itself, or its group."""
     if groups is None:
         return np.arange(n)
-    missing = np.flatnonzero(pd.isna(np.array([*groups, None], dtype=object)[:-1]))
+    missing = np.flatnonzero(pd.Series(list(groups), dtype=object).isna())
     groups = np.asarray(groups)
     if groups.shape != (n,):
         raise ValueError(f"`groups` must hold one group per image. Received: shape {groups.shape} for {n} images.")

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from ensemble_keras.evaluation.drawing import BLUE, VERMILLION
 from ensemble_keras.evaluation.ensemble_plots import plot_cascade, plot_diversity, plot_pareto, plot_reliability
-from ensemble_keras.evaluation.plots import BLUE, VERMILLION
 from ensemble_keras.measures.calibration import expected_calibration_error, reliability
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ensemble_keras.evaluation import fonts
-from ensemble_keras.evaluation.plots import plot_confusion, svg
+from ensemble_keras.evaluation.drawing import svg
+from ensemble_keras.evaluation.plots import plot_confusion
 
 NAMES = ["肺炎", "正常", "Größe"]
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
 from ensemble_keras.data.augmentation import build_augmentation
-from ensemble_keras.evaluation import plots
+from ensemble_keras.evaluation import drawing, plots
 
 
 def probabilities(rng, y, num_classes):
@@ -108,7 +108,7 @@ def test_a_class_name_is_drawn_as_it_is(rng, name):
         plots.plot_confusion(np.eye(2), class_names=["x", name]),
         plots.plot_roc(p, y, class_names=["x", name]),
     ):
-        assert plots.svg(ax).startswith("<svg")
+        assert drawing.svg(ax).startswith("<svg")
 
 
 def test_axes_that_are_given_are_drawn_on(rng):
@@ -120,7 +120,7 @@ def test_axes_that_are_given_are_drawn_on(rng):
 def test_nothing_of_pyplots_state_changes():
     before = dict(matplotlib.rcParams)
     ax = plots.plot_confusion(np.eye(3))
-    plots.svg(ax)
+    drawing.svg(ax)
     assert dict(matplotlib.rcParams) == before
     assert not matplotlib._pylab_helpers.Gcf.get_all_fig_managers()
 
@@ -130,15 +130,15 @@ def test_a_notebook_shows_the_axes_as_a_picture():
 
 
 def test_an_svg_takes_the_pages_colours_and_fetches_nothing():
-    svg = plots.svg(plots.plot_history({"accuracy": [0.5, 0.6], "val_accuracy": [0.4, 0.5]}))
+    svg = drawing.svg(plots.plot_history({"accuracy": [0.5, 0.6], "val_accuracy": [0.4, 0.5]}))
     assert "currentColor" in svg
     assert "var(--accent)" in svg
     assert "http" not in svg
 
 
 def test_long_names_lose_their_middle():
-    assert plots.shortened("short") == "short"
-    assert plots.shortened("abcdefghij", 5) == "ab…ij"
+    assert drawing.shortened("short") == "short"
+    assert drawing.shortened("abcdefghij", 5) == "ab…ij"
 
 
 def test_augmented_images_stand_beside_the_image_as_it_is(images):

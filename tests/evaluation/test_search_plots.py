@@ -6,7 +6,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from ensemble_keras.evaluation.plots import VERMILLION
+from ensemble_keras.evaluation.drawing import VERMILLION
 from ensemble_keras.evaluation.search_plots import (
     plot_family_shares,
     plot_lineage,

@@ -29,7 +29,7 @@ from ensemble_keras.backbones import registry
 from ensemble_keras.combiners import budget
 from ensemble_keras.combiners.calibration import calibrated, cross_calibrated
 from ensemble_keras.data.splits import make_folds
-from ensemble_keras.members import fold_training
+from ensemble_keras.members import fold_training, mlp
 from ensemble_keras.members.head_fitting import fit_head
 from ensemble_keras.members.member import HEADS
 
@@ -297,7 +297,8 @@ def test_groups_and_identical_images_share_a_fold(data):
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_frozen_members_learn_from_views_and_predict_the_images_as_they_are(data, head):
+def test_frozen_members_learn_from_views_and_predict_the_images_as_they_are(data, head, monkeypatch):
+    monkeypatch.setattr(mlp, "_EPOCHS", 5)
     x, y = data
     backbone, options = random_backbone("a"), {"views": 3, "augmentation": "light"}
     fitted = classifier(backbones=[backbone], combiner="concatenate", head=head, **options).fit(x, y)

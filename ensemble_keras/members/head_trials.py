@@ -8,6 +8,7 @@ from ensemble_keras.measures.metrics import log_losses, roc_auc
 from ensemble_keras.members.curves import best_epoch, mean_curve
 from ensemble_keras.members.softmax_regression import log_softmax
 from ensemble_keras.members.standardisation import Standardisation
+from ensemble_keras.members.stepwise import StepwiseModel
 
 # Epochs without a better value on the held-out part after which a trial ends.
 _PATIENCE = 8
@@ -114,7 +115,7 @@ class _Step:
             start = keras.initializers.HeNormal(seed=seed)
             x = keras.layers.Dense(count, activation="relu", kernel_initializer=start, dtype="float32")(x)
         outputs = keras.layers.Dense(num_classes, kernel_initializer="zeros", dtype="float32")(x)
-        self._model = keras.Model(inputs, outputs)
+        self._model = StepwiseModel(inputs, outputs)
         self._model.compile(self._optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         self._optimizer.build(self._model.trainable_variables)
         variables = [*self._model.variables, *self._optimizer.variables]

@@ -10,6 +10,7 @@ from ensemble_keras._progress import progress_bar
 from ensemble_keras.members.heads import check_head_input
 from ensemble_keras.members.softmax_regression import log_softmax
 from ensemble_keras.members.standardisation import Standardisation
+from ensemble_keras.members.stepwise import StepwiseModel
 
 _BATCH_SIZE = 64
 _EPOCHS = 100
@@ -117,7 +118,8 @@ def _build(d, num_classes, units, dropout, seed):
         x = keras.layers.Dense(count, activation="relu", kernel_initializer=initializer, dtype="float32")(x)
         x = keras.layers.Dropout(dropout, seed=seed + i, dtype="float32")(x)
     initializer = keras.initializers.GlorotUniform(seed=seed + len(units))
-    model = keras.Model(inputs, keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype="float32")(x))
+    outputs = keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype="float32")(x)
+    model = StepwiseModel(inputs, outputs)
     model.compile(
         optimizer=keras.optimizers.AdamW(_LEARNING_RATE, weight_decay=_WEIGHT_DECAY),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -144,7 +146,7 @@ class _Trainer:
         rest, held = _split(rows, self.arrays[1], self.images, self.seed)
         history, best, weights = [], 0, None
         for logs in self._epochs(rest, _EPOCHS):
-            self.model.reset_metrics()
+            self.model.start_metrics()
             validation = self.model.test_on_batch(*(array[held] for array in self.arrays), return_dict=True)
             history.append(logs | {f"val_{name}": float(value) for name, value in validation.items()})
             if history[-1]["val_loss"] < history[best]["val_loss"] or weights is None:
@@ -166,7 +168,7 @@ class _Trainer:
         size = _batch_size(len(rows))
         for epoch in range(epochs):
             order = np.random.default_rng([self.seed, epoch]).permutation(rows)
-            self.model.reset_metrics()
+            self.model.start_metrics()
             for first in range(0, len(rows) - size + 1, size):
                 batch = (array[order[first : first + size]] for array in self.arrays)
                 logs = self.model.train_on_batch(*batch, return_dict=True)

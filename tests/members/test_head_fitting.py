@@ -41,6 +41,7 @@ def test_one_view_is_the_image(views):
 
 def test_hidden_units_stop_early_by_images_of_which_they_saw_no_view(views, monkeypatch):
     features, y, folds = views
+    monkeypatch.setattr(mlp, "_EPOCHS", 3)
     parts, split = [], mlp._split
     monkeypatch.setattr(mlp, "_split", lambda *given: parts.append(split(*given)) or parts[-1])
     assert fit_head(features, y, folds, num_classes=2, units=(4,)).out_of_fold.shape == (60, 2)
@@ -52,7 +53,8 @@ def test_hidden_units_stop_early_by_images_of_which_they_saw_no_view(views, monk
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_a_head_is_the_same_wherever_it_is_fitted(rng, head):
+def test_a_head_is_the_same_wherever_it_is_fitted(rng, head, monkeypatch):
+    monkeypatch.setattr(mlp, "_EPOCHS", 5)
     features, y, folds = rng.normal(size=(40, 32)).astype("float32"), np.arange(40) % 2, np.arange(40) // 4 % 2
     options = {"class_weight": [1.0, 3.0], "seed": 3}
     trunk = random_backbone("a")

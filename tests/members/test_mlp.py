@@ -56,6 +56,17 @@ def test_history_is_one_number_an_epoch(trained):
     assert history["val_loss"][-1] < history["val_loss"][0]
 
 
+def test_the_loss_and_accuracy_of_an_epoch_are_of_all_its_rows(monkeypatch):
+    # Weights that stay what they are say the same of every epoch, whatever row comes last.
+    monkeypatch.setattr(mlp, "_LEARNING_RATE", 0.0)
+    features, y = rings(60)
+    folds, weight = np.arange(60) % 2, [1.0, 9.0]
+    head = train_mlp_head(features, y, folds, num_classes=2, units=(8,), dropout=0.0, class_weight=weight)
+    for name, values in head.history.items():
+        assert len(values) == 6
+        np.testing.assert_allclose(values, values[0], rtol=1e-5, err_msg=name)
+
+
 def test_layers_take_features_as_they_are():
     features, y = rings(60)
     standardised = (features - features.mean(axis=0)) / features.std(axis=0)

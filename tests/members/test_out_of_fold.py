@@ -3,11 +3,12 @@ import pytest
 from synthetic import pictures, random_backbone
 
 import ensemble_keras as ek
-from ensemble_keras.members import out_of_fold
+from ensemble_keras.members import mlp, out_of_fold
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_out_of_fold_predictions_of_a_frozen_backbone(head):
+def test_out_of_fold_predictions_of_a_frozen_backbone(head, monkeypatch):
+    monkeypatch.setattr(mlp, "_EPOCHS", 15)
     x, y = pictures(90)
     p = ek.out_of_fold_predictions(random_backbone("a"), x, y, cv=3, image_size=16, head=head, verbose=0)
     assert p.shape == (90, 3)

@@ -10,6 +10,16 @@ from ensemble_keras._validation import check_choice
 SMALLEST_PROBABILITY = 1e-7
 
 
+def as_widths(units):
+    """Returns the widths of hidden layers as a tuple of ints, or raises `ValueError`."""
+    if isinstance(units, str) or not np.iterable(units):
+        raise ValueError(f"`units` must be a tuple of widths, one per hidden layer. Received: {units!r}.")
+    widths = tuple(int(width) for width in units)
+    if any(width < 1 for width in widths):
+        raise ValueError(f"`units` must be widths of at least 1. Received: {widths}.")
+    return widths
+
+
 class Combiner(keras.layers.Layer):
     """A layer from a list of tensors, one per member, to class probabilities.
 
@@ -44,7 +54,7 @@ class DenseCombiner(Combiner):
 
     def __init__(self, num_classes, units=(), activation="softmax", **kwargs):
         super().__init__(**kwargs)
-        self.num_classes, self.units = int(num_classes), tuple(int(width) for width in units)
+        self.num_classes, self.units = int(num_classes), as_widths(units)
         self.activation = activation
         self._check()
         self.hidden = [
@@ -85,8 +95,6 @@ class DenseCombiner(Combiner):
         return {**super().get_config(), "num_classes": self.num_classes, "units": list(self.units)}
 
     def _check(self):
-        if any(width < 1 for width in self.units):
-            raise ValueError(f"`units` must be widths of at least 1. Received: {self.units}.")
         one, many = ("sigmoid", 1), ("softmax", max(self.num_classes, 2))
         if (self.activation, self.num_classes) not in (one, many):
             raise ValueError(

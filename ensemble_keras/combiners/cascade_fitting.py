@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_choice, check_seed
 from ensemble_keras.combiners.selection import check_costs, checked
 from ensemble_keras.combiners.staging import Calibration, RulePath, Ways, cross_fitted_stages
 from ensemble_keras.combiners.weighting import find_weights
@@ -139,7 +139,7 @@ class _Study:
         self._orders = [up, np.concatenate([up[:1], up[:0:-1]])]
         self._costs = costs / costs.sum()
         self._units = np.arange(len(y)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-        self._seed = seed
+        self._seed = check_seed(seed)
         self._calibrations = [Calibration.fitted(predictions[:, order], y, weights[order]) for order in self._orders]
         self._ways = Ways(
             *(

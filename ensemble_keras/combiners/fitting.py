@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from ensemble_keras._validation import check_seed
 from ensemble_keras.combiners import base, tables
 from ensemble_keras.combiners.estimators import fit_linear_estimator
 from ensemble_keras.combiners.gate_fitting import fit_gate
@@ -10,7 +11,7 @@ from ensemble_keras.combiners.gating import ArchitectureGate
 from ensemble_keras.combiners.training import train_layer
 from ensemble_keras.combiners.weighting import find_weights, with_weights
 from ensemble_keras.data.splits import make_folds
-from ensemble_keras.measures.predictions import check_y
+from ensemble_keras.measures.predictions import check_class_order, check_y
 from ensemble_keras.members.heads import solve_linear_head
 
 # A combiner is applied to so many rows at once: features of all images may not fit on a device.
@@ -45,8 +46,8 @@ def fit_combiner(combiner, predictions, y, *, features=None, seed=0, folds=None,
 
     Raises:
         TypeError: If `combiner` is not a layer.
-        ValueError: If the predictions hold NaN or rows that do not sum to 1 (member and rows are named), shapes do
-            not agree, or a label is out of range.
+        ValueError: If the predictions hold NaN or rows that do not sum to 1 (member and rows are named), a
+            member's columns are in another order than the labels, shapes do not agree, or a label is out of range.
 
     Example:
 
@@ -58,6 +59,9 @@ def fit_combiner(combiner, predictions, y, *, features=None, seed=0, folds=None,
     True
     """
     task = _Task(combiner, predictions, y, features, seed, folds, class_weight)
+    if base.takes_of(combiner) != "features":
+        # A meta-learner would learn the slip, and be wrong about the members of the built model.
+        check_class_order(np.stack(task.inputs[0], axis=1), task.y)
     if task.learns_nothing:
         return combiner
     return task.solve()[0] if task.is_linear else task.fit(np.arange(len(task.y)))
@@ -125,7 +129,7 @@ class _Task:
 
     def __init__(self, combiner, predictions, y, features, seed, folds, class_weight):
         tables.check_layer(combiner)
-        self.combiner, self.seed = combiner, seed
+        self.combiner, self.seed = combiner, check_seed(seed)
         self.inputs = tables.inputs_of(combiner, predictions, features)
         self.votes = isinstance(getattr(combiner, "member_weights", None), str)
         fresh = self.fresh() if not self.votes else with_weights(combiner, None)

@@ -58,9 +58,7 @@ class ArchitectureGate(base.Combiner):
     def __init__(self, descriptors, units=(16,), **kwargs):
         super().__init__(**kwargs)
         self.descriptors = None if descriptors is None else _check_descriptors(descriptors)
-        self.units = tuple(int(width) for width in units)
-        if any(width < 1 for width in self.units):
-            raise ValueError(f"`units` must be widths of at least 1. Received: {self.units}.")
+        self.units = base.as_widths(units)
         self.hidden = [
             keras.layers.Dense(width, "relu", dtype="float32", name=f"{self.name}_hidden_{i}")
             for i, width in enumerate(self.units)
@@ -176,6 +174,8 @@ def _scaled(descriptor):
 
 
 def _check_descriptors(descriptors):
+    if not all(isinstance(one, dict) for one in descriptors):
+        raise ValueError(f"`descriptors` must be a dict per member. Received: {descriptors!r}.")
     descriptors = [{str(name): float(value) for name, value in one.items()} for one in descriptors]
     if not descriptors or any(one.keys() != descriptors[0].keys() for one in descriptors) or not descriptors[0]:
         raise ValueError(

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from ensemble_keras._validation import check_seed
 from ensemble_keras.combiners.scores import LogLoss, score_of
 from ensemble_keras.measures.predictions import check_class_order, check_predictions, check_sample_weight, check_y
 
@@ -78,6 +79,7 @@ def select_members(
             f"`size` and `bags` must be at least 1, `initial` from 1 to `size`. Received: size={size}, bags={bags}, "
             f"initial={initial}."
         )
+    check_seed(seed)
     scores = [score_of(metric, predictions, y, sample_weight)]
     if not isinstance(scores[0], LogLoss):
         scores.append(LogLoss(predictions, y, sample_weight))

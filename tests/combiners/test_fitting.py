@@ -27,10 +27,10 @@ def y(rng):
 
 @pytest.fixture
 def predictions(rng, y):
-    """Three members: a good one, one that confuses the first two classes, and one that knows nothing."""
+    """Three members: a good one, one that takes the first class for the second, and one that knows nothing."""
     logits = rng.normal(size=(N, 3, 3))
     logits[:, 0] += 2 * np.eye(3)[y]
-    logits[:, 1] += 3 * np.eye(3)[y][:, [1, 0, 2]]
+    logits[:, 1] += 3 * np.eye(3)[np.where(y == 0, 1, y)]
     odds = np.exp(logits)
     return (odds / odds.sum(axis=2, keepdims=True)).astype("float32")
 
@@ -226,6 +226,13 @@ def test_labels_that_are_no_class_indices_are_refused(make, message, predictions
         fit_combiner(StackedMetaLearner(3), predictions, make(y))
 
 
+@pytest.mark.parametrize("layer", [SoftVoting(), StackedMetaLearner(3), StackedMetaLearner(3, units=(4,))])
+def test_columns_in_another_order_are_refused_by_member_and_row(layer, predictions, y):
+    shuffled = np.stack([predictions[:, 0], predictions[:, 0][:, [1, 0, 2]]], axis=1)
+    with pytest.raises(ValueError, match=r"from member 1 columns that look shuffled: where `y` is 0, as in row \d+"):
+        fit_combiner(layer, shuffled, y)
+
+
 def test_features_must_be_given_and_fit(predictions, features, y):
     layer = ConcatenateDense(3)
     with pytest.raises(ValueError, match=r"`ConcatenateDense` takes features. Give `features`"):
@@ -249,6 +256,8 @@ def test_other_arguments_are_refused(predictions, y):
         fit_combiner(StackedMetaLearner(4), predictions, y)
     with pytest.raises(TypeError, match="Received: the class StackedMetaLearner"):
         fit_combiner(StackedMetaLearner, predictions, y)
+    with pytest.raises(ValueError, match="`seed` must be an int of at least 0. Received: -1"):
+        fit_combiner(layer, predictions, y, seed=-1)
     with pytest.raises(ValueError, match="This StackedMetaLearner has no weights yet. Call `fit_combiner` first"):
         combine(layer, predictions)
 

@@ -230,6 +230,8 @@ def test_wrong_descriptors_are_refused(table):
     for wrong in ([], [{}], [{"depth": 1}, {"skill": 1}]):
         with pytest.raises(ValueError, match="must be a dict per member, all with the same names"):
             ArchitectureGate(wrong)
+    with pytest.raises(ValueError, match="must be a dict per member. Received: .'DenseNet121'."):
+        ArchitectureGate(["DenseNet121"])
     with pytest.raises(ValueError, match="must hold finite numbers. Received: depth nan of member 1"):
         ArchitectureGate([{"depth": 1}, {"depth": np.nan}])
     with pytest.raises(ValueError, match="widths of at least 1. Received: .0,."):

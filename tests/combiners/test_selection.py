@@ -250,6 +250,7 @@ def test_wrong_tables_are_refused_by_member_and_row(select, spoil, message):
     ("arguments", "message"),
     [
         ({"size": 0}, "`size` and `bags` must be at least 1"),
+        ({"seed": -1}, "`seed` must be an int of at least 0. Received: -1"),
         ({"initial": 11}, "`initial` from 1 to `size`"),
         ({"max_cost": 3}, "A budget needs `costs`, .* Received: no `costs`"),
         ({"costs": [1, 2, 3]}, "A budget needs .* Received: no `max_cost`"),

@@ -46,6 +46,12 @@ def test_the_config_makes_the_layer_again():
     assert (again.num_classes, again.units) == (4, (8,))
 
 
+@pytest.mark.parametrize("units", [8, "8", None])
+def test_units_that_are_no_widths_are_refused(units):
+    with pytest.raises(ValueError, match="`units` must be a tuple of widths, one per hidden layer. Received: "):
+        StackedMetaLearner(3, units=units)
+
+
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match='Expected `activation="softmax"` with 2 or more classes'):
         StackedMetaLearner(1)

@@ -5,6 +5,7 @@ import pathlib
 import keras
 
 from ensemble_keras._validation import check_at_least, check_number, check_seed, model_hint
+from ensemble_keras.backbones.registry import check_pretrained
 from ensemble_keras.backbones.spec import read_spec
 from ensemble_keras.compression.guided import Guided
 from ensemble_keras.compression.lessons import Lessons, answers_of
@@ -16,6 +17,7 @@ from ensemble_keras.members.fine_tuning import as_history
 from ensemble_keras.members.head_fitting import solve_probe
 from ensemble_keras.members.initialisation import reinitialised, renamed_copy
 from ensemble_keras.members.member import backbone_of, build_member
+from ensemble_keras.members.out_of_fold import weights_for
 from ensemble_keras.members.settings import FineTuning, as_training
 from ensemble_keras.members.trainer import Trainer, result_arrays, weight_arrays, weights_of
 from ensemble_keras.members.training_data import check_gives_probabilities, training_data
@@ -81,8 +83,8 @@ def distill(
         groups: Sequence `(n,)`, such as patients: a group is on one side of the split. Defaults to the dataset's.
         image_size: Int or `(height, width)`, of the images that a backbone takes. Defaults to the size of the given
             `keras.Model`, or the ensemble's where it has none.
-        weights: `"imagenet"`, `None` (random, by `seed`) or a path, for a backbone given by name. Defaults to
-            `"imagenet"`.
+        weights: `"imagenet"`, `None` (random, by `seed`) or a path, for a backbone given by name; one that has no
+            pretrained weights, such as `"CNN"`, starts from random ones. Defaults to `"imagenet"`.
         store: A `FeatureStore`, its path, or `None`; the ensemble's answers are kept in it, by image, view and
             ensemble. Defaults to `None`: in the `directory`, where there is one.
         directory: Folder that keeps the answers, and the student's state after every epoch, so that the same call
@@ -221,6 +223,8 @@ def _student(student, num_classes, image_size, teacher_size, weights, seed):
     is_model = isinstance(student, keras.Model)
     if image_size is None and not (is_model and None not in student.input_shape[1:3]):
         image_size = teacher_size
+    check_pretrained(student, weights)
+    weights = weights_for(student, weights)
     member = build_member(student, num_classes, image_size=image_size, weights=weights)
     network = reinitialised(member, seed)
     if is_model or read_spec(student)[1].get("weights", weights) is not None:

@@ -184,6 +184,14 @@ def test_a_backbone_by_name_takes_the_size_that_is_asked_for(teacher, data):
     assert student.input_shape == (None, 32, 32, 3)
 
 
+def test_a_backbone_without_pretrained_weights_starts_from_random_ones():
+    network, is_new = distillation._student("CNN(filters=(4,))", 3, None, (16, 16), "imagenet", 0)
+    assert is_new
+    assert network.input_shape == (None, 16, 16, 3)
+    with pytest.raises(ValueError, match="MobileNetV2 has no weights 'imagnet', only 'imagenet'"):
+        distillation._student("MobileNetV2", 3, None, (32, 32), "imagnet", 0)
+
+
 def test_a_given_backbone_of_any_size_takes_images_of_the_ensemble_s():
     images = keras.Input((None, None, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(images))

@@ -73,7 +73,7 @@ def save_ensemble(model, path, *, card, weights_dtype="float32", verbose=1):
 
     Raises:
         OSError: If the disk is full; the file of that name, if there is one, is as it was.
-        TypeError: If `model` is not a `keras.Model`, or the card holds what JSON cannot.
+        TypeError: If `model` is not a `keras.Model`, `card` is not a dict, or it holds what JSON cannot.
         ValueError: If `path` does not end in `.keras`, the card lacks a required entry or contradicts the model, or
             the model holds a Lambda layer, which no safe loader takes.
 
@@ -218,6 +218,8 @@ def _room_for(path):
 
 
 def _complete(card, model, file_name):
+    if not isinstance(card, dict):
+        raise TypeError(f"`card` must be a dict. Received: {card!r}.")
     card = _plain(card, "card")
     missing = [key for key in ("class_names", "filter") if card.get(key) is None]
     if missing:

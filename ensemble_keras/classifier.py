@@ -24,7 +24,7 @@ from ensemble_keras.combiners.budget import check_limits
 from ensemble_keras.combiners.choice import named_combiners
 from ensemble_keras.combiners.parts import member_tensors
 from ensemble_keras.data.augmentation import augmentation_text
-from ensemble_keras.data.inputs import as_dataset
+from ensemble_keras.data.inputs import as_dataset, validation_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices, with_class_indices_of
 from ensemble_keras.data.leaks import SeenImages
 from ensemble_keras.data.sampling import SAMPLINGS
@@ -565,5 +565,4 @@ def _check_names(names):
 def _validation_data(validation_data, classes):
     if validation_data is None:
         return None
-    parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
-    return with_class_indices_of(as_dataset(*parts), classes)
+    return with_class_indices_of(validation_dataset(validation_data), classes)

@@ -179,6 +179,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     ("card", "error", "message"),
     [
         ({}, ValueError, "Missing: class_names, filter"),
+        (None, TypeError, "`card` must be a dict. Received: None"),
         ({"class_names": ["cat", "dog"]}, ValueError, "Missing: filter"),
         ({**CARD, "class_names": ["cat"]}, ValueError, "each of the model's 2 classes. Received: 1 names"),
         ({**CARD, "filter": "bilinaer"}, ValueError, "Did you mean 'bilinear'"),

@@ -352,7 +352,7 @@ def test_validation_data_are_looked_at_and_leaks_are_said(data):
     with pytest.raises(ValueError, match="6 pairs of images are in the training and the test data"):
         classifier(leaks="error").fit(x, y, validation_data=(x[:6], y[:6]))
     other_x, other_y = pictures(12, seed=5)
-    assert classifier().fit(x, y, validation_data=(other_x, other_y)).score(other_x, other_y) > 0.8
+    assert classifier().fit(x, y, validation_data=[other_x, other_y]).score(other_x, other_y) > 0.8
     with pytest.raises(ValueError, match="Labels that are not in the training data: 9"):
         classifier().fit(x, y, validation_data=(other_x, np.full(12, 9)))
 

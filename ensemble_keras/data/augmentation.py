@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 
-from ensemble_keras._validation import suggest
+from ensemble_keras._validation import check_seed, suggest
 from ensemble_keras.data.rand_augment import RandAugment
 
 _BOTH_WAYS = "reflect"
@@ -124,6 +124,7 @@ def build_augmentation(policy, *, seed=0):
     >>> tuple(augment(batch, training=True)["images"].shape)
     (2, 8, 8, 3)
     """
+    check_seed(seed)
     layers = [_built(*part, np.random.default_rng([seed, place])) for place, part in enumerate(_parts_of(policy))]
     return Augmentation(layers) if layers else None
 

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from ensemble_keras._validation import check_seed
+
 
 class ImageBatches(keras.utils.PyDataset):
     """Batches `(images, labels)` of an `ImageDataset`, or `(images,)` where it has no labels.
@@ -26,7 +28,7 @@ class ImageBatches(keras.utils.PyDataset):
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ValueError(f"`batch_size` must be an int of at least 1. Received: {batch_size!r}.")
         self.dataset, self.image_size, self.batch_size = dataset, image_size, batch_size
-        self.shuffle, self.seed, self.epoch = shuffle, seed, 0
+        self.shuffle, self.seed, self.epoch = shuffle, check_seed(seed), 0
         self._order = (None, None)
         self._taken = None  # batches of the running epoch; None between epochs
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pandas as pd
 
-from ensemble_keras._validation import check_choice, check_image_size, check_images
+from ensemble_keras._validation import check_choice, check_image_size, check_images, check_seed
 from ensemble_keras.data.batches import ImageBatches
 from ensemble_keras.data.checking import find_problems
 from ensemble_keras.data.class_names import check_class_names, labels_and_names
@@ -222,6 +222,7 @@ class ImageDataset:
         """
         if self.labels is None:
             raise ValueError("A stratified split needs labels. Received: unlabelled images.")
+        check_seed(seed)
         train, test = train_test_indices(
             self.labels,
             groups=self.groups,

@@ -47,6 +47,17 @@ def as_dataset(x, y=None, *, groups=None, class_names=None):
     return x.with_groups(groups)
 
 
+def validation_dataset(validation_data):
+    """Returns validation data, a pair `(x, y)` or an `ImageDataset`, as an `ImageDataset`, or raises `ValueError`."""
+    if not isinstance(validation_data, tuple | list):
+        return as_dataset(validation_data)
+    if len(validation_data) != 2:
+        raise ValueError(
+            f"`validation_data` must be (x, y) or an ImageDataset. Received: a sequence of {len(validation_data)}."
+        )
+    return as_dataset(*validation_data)
+
+
 def _check_agreement(dataset, y):
     y = check_labels(y, len(dataset))
     own = dataset.labels

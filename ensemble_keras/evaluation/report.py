@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_choice, model_hint
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.evaluation import inputs
 from ensemble_keras.evaluation.prediction import input_size, predict_each, predict_with_members
@@ -142,6 +142,8 @@ class EvaluationReport:
         Raises:
             ValueError: If the classes of the data are not those of the model, or its outputs no probabilities.
         """
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"`model` must be a `keras.Model`. Received: {model!r}.{model_hint(model)}")
         dataset = as_dataset(x, y)
         y_true, class_names = inputs.in_class_order(dataset, class_names)
         probabilities, members = predict_with_members(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble_keras._progress import progress_bar
 from ensemble_keras._terminal import without_retracing_warnings
-from ensemble_keras._validation import check_image_size
+from ensemble_keras._validation import check_image_size, check_seed
 from ensemble_keras.backbones.folding import fold_batch_norms
 from ensemble_keras.backbones.registry import backbone_label, build_backbone
 from ensemble_keras.data.decoding import FILTER
@@ -84,6 +84,9 @@ def extract_features(
     """
     dataset = as_dataset(x)
     size = check_image_size(image_size)
+    check_seed(seed)
+    if isinstance(backbones, str | keras.Model):
+        raise ValueError(f"`backbones` must be a list of backbones. Received: {backbones!r}. Put it into a list.")
     models = {}
     for backbone in backbones:
         label = backbone_label(backbone)

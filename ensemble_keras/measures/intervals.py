@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ensemble_keras._validation import check_choice, rows_text
+from ensemble_keras._validation import check_choice, check_seed, rows_text
 from ensemble_keras.measures import bootstrap, metrics
 from ensemble_keras.measures.weighted import METRICS
 
@@ -60,6 +60,7 @@ def metric_intervals(probabilities, y, *, metrics=None, groups=None, confidence=
     [0.75, 0.3, 0.95]
     """
     (p,), y, units = checked_tables((probabilities,), y, "accuracy", groups, confidence, resamples)
+    check_seed(seed)
     names = list(metrics or _metrics_of(p.shape[1]))
     for name in names:
         check_choice("metrics", name, _metrics_of(p.shape[1]))
@@ -132,7 +133,7 @@ def unit_of_row(groups, n):
 
 def resampled_metric(tables, y, units, metric, resamples, seed):
     """Returns the value of one table or the difference of two, larger being better, and its resampled values."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     sign = -1.0 if METRICS[metric].lower_is_better else 1.0
     if METRICS[metric].rows is not None:
         score = _difference([sign * METRICS[metric].rows(y, p) for p in tables])

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from ensemble_keras.data.inputs import as_dataset
+from ensemble_keras._validation import check_seed, model_hint
+from ensemble_keras.data.inputs import as_dataset, validation_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices_of
 from ensemble_keras.measures.metrics import check_class_indices, check_probabilities
 from ensemble_keras.members.trainer import inner_split
@@ -70,10 +71,12 @@ def training_data(model, x, y, *, groups, validation_data, class_weight, setting
     Returns:
         An `ImageDataset`; such a dataset or `None`; a list of floats `(num_classes,)` or `None`.
     """
+    check_seed(seed)
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a `keras.Model`. Received: {model!r}.{model_hint(model)}")
     dataset, classes = labelled_for(model, as_dataset(x, y, groups=groups))
     weights = class_weights(dataset.labels, classes, class_weight)
     if validation_data is not None:
-        parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
-        return dataset, with_class_indices_of(as_dataset(*parts), classes), weights
+        return dataset, with_class_indices_of(validation_dataset(validation_data), classes), weights
     rows, held = inner_split(dataset, settings, seed)
     return dataset[rows], dataset[held] if len(held) else None, weights

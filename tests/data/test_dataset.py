@@ -338,6 +338,14 @@ def test_split_keeps_groups_and_identical_images_together(images):
     assert test.names == sorted(test.names, key=dataset.names.index)
 
 
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_what_is_no_seed_is_refused(arrays, seed):
+    with pytest.raises(ValueError, match="`seed` must be an int of at least 0. Received: "):
+        arrays.split(0.25, seed=seed)
+    with pytest.raises(ValueError, match="`seed` must be an int of at least 0. Received: "):
+        arrays.batches(image_size=8, batch_size=4, shuffle=True, seed=seed)
+
+
 def test_split_names_the_class_that_is_too_small(images):
     dataset = ImageDataset.from_arrays(images, ["often"] * 11 + ["rare"])
     with pytest.raises(ValueError, match="no test image of rare"):

@@ -199,6 +199,11 @@ def test_names_decide_where_the_data_has_another_class_order(model, rng):
         EvaluationReport.from_model(model, dataset, class_names=["cat", "dog", "bird"])
 
 
+def test_what_is_no_model_is_refused(images):
+    with pytest.raises(ValueError, match="`model` must be a `keras.Model`. Received: 'model.keras'"):
+        EvaluationReport.from_model("model.keras", images)
+
+
 def test_images_without_labels_are_refused(model, images):
     with pytest.raises(ValueError, match="Labels are needed"):
         EvaluationReport.from_model(model, images)

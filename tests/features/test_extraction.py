@@ -284,6 +284,10 @@ def test_bad_arguments_are_refused(pictures):
         extract([small_backbone("a")], pictures, batch_size=0)
     with pytest.raises(ValueError, match=r"look scaled to \[0, 1\]"):
         extract([small_backbone("a")], pictures / 255.0)
+    with pytest.raises(ValueError, match="`backbones` must be a list of backbones. Received: 'CNN'"):
+        extract("CNN", pictures)
+    with pytest.raises(ValueError, match="`seed` must be an int of at least 0. Received: -1"):
+        extract([small_backbone("a")], pictures, seed=-1)
     with pytest.raises(ValueError, match="Did you mean 'CNN'"):
         extract(["CNNN"], pictures)
 

@@ -317,6 +317,10 @@ def test_wrong_arguments_are_refused_before_any_training(data):
         fine_tune(member(), x, y, sampling="smote")
     with pytest.raises(ValueError, match="Unknown augmentation"):
         fine_tune(member(), x, y, augmentation="heavy")
+    with pytest.raises(ValueError, match="`seed` must be an int of at least 0. Received: -1"):
+        fine_tune(member(), x, y, seed=-1)
+    with pytest.raises(ValueError, match="`model` must be a `keras.Model`. Received: 'CNN'"):
+        fine_tune("CNN", x, y)
     with pytest.raises(ValueError, match="Labels are needed"):
         fine_tune(member(), x, None)
 
@@ -396,6 +400,8 @@ def test_validation_data_have_the_classes_of_the_training_data(data):
         fine_tune(member(), x, names[y], validation_data=(x, np.array(["bee", "cat", "dog"])[y]))
     with pytest.raises(ValueError, match="Labels that are not in the training data: 3"):
         fine_tune(member(), x, y, validation_data=(x, y + 1))
+    with pytest.raises(ValueError, match=r"must be \(x, y\) or an ImageDataset. Received: a sequence of 3"):
+        fine_tune(member(), x, y, validation_data=(x, y, y))
     with pytest.raises(ValueError, match="Labels are needed"):
         fine_tune(member(), x, y, validation_data=ek.ImageDataset.from_arrays(x))
 

@@ -69,10 +69,18 @@ def check_images(x, argument="x", channels=3):
     if not isinstance(x, list | tuple) and not hasattr(x, "__array__"):
         hint = (
             f"Give its pixels: `{argument}.load(image_size=...)`."
-            if hasattr(x, "load")
+            # Those of `tf.data` have a `load`, too.
+            if hasattr(x, "load") and hasattr(x, "digests")
             else "Take `ImageDataset.from_directory`, which reads folders, or arrays."
         )
         raise ValueError(f"`{argument}` must hold {taken}. Received: an object of class {type(x).__name__}. {hint}")
+    shapes = {np.shape(image) for image in x} if isinstance(x, list | tuple) else ()
+    if len(shapes) > 1:
+        raise ValueError(
+            f"`{argument}` must hold {taken}. Received: images of different shapes, such as "
+            f"{' and '.join(map(str, sorted(shapes)[:2]))}. Resize them to one, or let "
+            "`ImageDataset.from_directory` or `from_dataframe` read the files, which do so."
+        )
     x = np.asarray(x)
     if x.dtype.kind not in "uif":
         hint = " Image files are read by `ImageDataset.from_files`." if x.dtype.kind in "US" else ""

@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,6 +61,8 @@ def test_floats_in_0_255_are_not_cut_off(images):
         (lambda x: x / 127.5 - 1, r"values from -1 to .*Undo the scaling, such as by `\(x \+ 1\) \* 127.5`"),
         (lambda x: zip(x, range(12), strict=True), r"an object of class zip\. Take `ImageDataset.from_directory`"),
         (ek.ImageDataset.from_arrays, r"class ImageDataset\. Give its pixels: `x.load\(image_size=...\)`"),
+        (lambda x: types.SimpleNamespace(load=None), r"class SimpleNamespace\. Take `ImageDataset.from_directory`"),
+        (lambda x: [x[0][:8], *x[1:]], r"different shapes, such as \(8, 32, 3\) and \(32, 32, 3\)\. Resize them"),
         (lambda x: np.where(np.arange(12)[:, None, None, None] == 3, np.nan, x), "NaN pixels in 1 row: 3"),
         (lambda x: x.astype(str), "dtype <U.* Image files are read by `ImageDataset.from_files`"),
     ],

@@ -20,10 +20,31 @@ COMBINERS = (
     "gated",
     "auto",
 )
+FAMILIES = ("cnn", "alexnet", "vgg", "residual", "densenet", "mobilenet", "recurrent", "transformer", "hybrid")
+AUGMENTATIONS = (
+    "none",
+    "light",
+    "medical",
+    "cifar",
+    "strong",
+    "rotation",
+    "blur",
+    "flip",
+    "crop",
+    "zoom",
+    "brightness",
+    "contrast",
+    "erasing",
+    "randaugment",
+    "mixup",
+    "cutmix",
+)
 _TRACEBACK = "ENSEMBLE_KERAS_TRACEBACK"
 _DATA = "folder with one subfolder per class, a .zip of one, or a .csv table (see --filename-column)"
 _IN_SHELL = {
     "See list_backbones().": "See 'ensemble-keras backbones'.",
+    "See list_families().": f"Known: {', '.join(FAMILIES)}.",
+    "See list_augmentations().": f"Known: {', '.join(AUGMENTATIONS)}.",
     "on_bad_image='skip'": "--on-bad-image skip",
     "weights=None": "--weights none",
     "the path of a weights file": "\"NAME(weights='FILE')\" with a weights file",
@@ -223,9 +244,7 @@ def _add_search(commands):
     )
     search.add_argument("--trials", type=int, default=50, help="networks to train (default: %(default)s)")
     search.add_argument("--epochs", type=int, default=10, help="epochs of each (default: %(default)s)")
-    search.add_argument(
-        "--families", nargs="+", metavar="NAME", help="cnn, residual, transformer, ... (default: all)"
-    )
+    search.add_argument("--families", nargs="+", metavar="NAME", help=f"{', '.join(FAMILIES)} (default: all)")
     search.add_argument(
         "--algorithm", choices=ALGORITHMS, default="genetic", help="how trials are proposed (default: %(default)s)"
     )

@@ -174,6 +174,12 @@ def test_every_combiner_of_the_command_line_is_known_to_the_library():
         assert named_combiners(name, 2)
 
 
+def test_every_family_and_augmentation_is_on_the_command_line():
+    assert tuple(ek.list_augmentations()) == cli.AUGMENTATIONS
+    # Other tests register families, which stand behind these.
+    assert tuple(ek.search.list_families()[:9]) == cli.FAMILIES
+
+
 def test_every_search_algorithm_is_on_the_command_line():
     from ensemble_keras.search.tuner import ALGORITHMS
 
@@ -236,7 +242,8 @@ MISTAKES = {
     "fit train --backbones CNN --epochs 0": "--epochs must be at least 1, an int. Received: 0.",
     "fit train --backbones CNN --fine-tune": "--fine-tune is of backbones with pretrained weights. Received: CNN",
     "fit train --backbones VGG16 --fine-tune 0": "--fine-tune takes a number of epochs, at least 1. Received: 0.",
-    "fit train --backbones CNN --augmentation lihgt": "Unknown augmentation 'lihgt'. Did you mean 'light'?",
+    "fit train --backbones CNN --augmentation lihgt": "Unknown augmentation 'lihgt'. Did you mean 'light'? "
+    "Known: none, light, medical,",
     "fit train --backbones CNN --augmentation light --views 3": "--views are what the heads of frozen",
     "fit train --backbones VGG16 --augmentation light": "all backbones stay frozen. Give --views",
     "fit train --backbones CNN --max-macs 0": "--max-macs must be a number above 0, or None. Received: 0.0.",
@@ -467,7 +474,7 @@ def test_search_saves_the_best_team_and_goes_on_where_it_was(here, tmp_path, cap
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--families residuals", "Did you mean 'residual'?"),
+        ("--families residuals", "Did you mean 'residual'? Known: cnn, alexnet, vgg,"),
         ("--trials 0", "--trials must be an int of at least 1. Received: 0."),
         ("--members 0", "--members must be an int of at least 1. Received: 0."),
         ("--processes 0", "--processes must be an int of at least 1. Received: 0."),

@@ -79,8 +79,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
             the image as it is, and the others are made by `augmentation`. All views of an image share its fold, and
             out-of-fold predictions are of the first alone. The features cost so many times more. Defaults to 1.
         class_weight: `None`, `"balanced"`, or a dict from class to the weight of its images.
-        sampling: `None`, `"over"` or `"under"`: training images are drawn so that classes are even. Solved heads take
-            the class weights that this amounts to.
+        sampling: `None`, `"over"` or `"under"`: training images are drawn so that classes are even. Solved heads and
+            combiners take the class weights that this amounts to.
         refit: Whether what is trained or fine-tuned is trained once more on all images after the folds; else the
             member is the average of its folds' networks. Heads of frozen backbones always are that average, which
             is one head. Defaults to `True`.

@@ -219,8 +219,7 @@ def _fit_members(plan, run, extraction, folds, executor):
         "executor": executor,
         "verbose": plan.verbose,
     }
-    # A solved head takes what sampling amounts to.
-    weights = combined_weights(plan.class_weight, plan.dataset.labels, len(plan.classes), plan.sampling)
+    weights = _solved_weights(plan)
     with_features = any(takes_of(combiner) != "predictions" for combiner in plan.combiners.values())
     members, held = [], None
     for name, trunk in plan.trunks.items():
@@ -244,17 +243,26 @@ def _fit_members(plan, run, extraction, folds, executor):
     return members
 
 
+def _solved_weights(plan):
+    """Returns the class weights of what is not trained image by image: solved heads, and combiners.
+
+    A combiner without them would give up what sampling did for the members; one of features knows nothing of it.
+    """
+    return combined_weights(plan.class_weight, plan.dataset.labels, len(plan.classes), plan.sampling)
+
+
 def _join(plan, members, skipped, folds, leaks, budgets):
     y, groups = plan.dataset.labels, plan.dataset.groups
     out_of_fold = np.stack([member.out_of_fold for member in members], axis=1)
     temperatures = fit_temperatures(out_of_fold, y) if plan.calibrate else None
     predictions = out_of_fold if temperatures is None else calibrated(out_of_fold, temperatures)
-    arguments = {"class_weight": plan.class_weight, "seed": plan.seed}
+    weights = _solved_weights(plan)
+    arguments = {"class_weight": weights, "seed": plan.seed}
     features = [member.features for member in members]
     names = [member.name for member in members]
     # Combiners that cost the same join the same members: these are selected once.
     selections = {
-        budget.own: Selection(budget, names, predictions, y, folds, class_weight=plan.class_weight)
+        budget.own: Selection(budget, names, predictions, y, folds, class_weight=weights)
         for budget in budgets.values()
     }
     skills = np.mean(out_of_fold.argmax(axis=2) == y[:, None], axis=0)

@@ -345,6 +345,17 @@ def test_class_weight_moves_the_members(data):
         classifier(class_weight={"cats": 2}).fit(x, NAMES[y])
 
 
+@pytest.mark.parametrize("combiner", ["stacking", "concatenate"])
+def test_sampling_counts_in_the_combiner_too(data, combiner):
+    x, y = data
+    keep = (y != 2) | (np.arange(60) % 4 == 0)
+    sampled = classifier(combiner=combiner, sampling="over").fit(x[keep], y[keep])
+    weighted = classifier(combiner=combiner, class_weight={2: 4}).fit(x[keep], y[keep])
+    for ours, theirs in zip(sampled.model_.get_weights(), weighted.model_.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(sampled.ensemble_out_of_fold_, weighted.ensemble_out_of_fold_)
+
+
 def test_validation_data_are_looked_at_and_leaks_are_said(data):
     x, y = data
     with pytest.warns(UserWarning, match="6 pairs of images are in the training and the test data"):

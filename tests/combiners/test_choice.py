@@ -40,6 +40,17 @@ def test_of_two_classes_the_order_of_the_images_counts_too():
     assert choose([knowing, blind], y) is knowing
 
 
+def test_images_of_a_group_are_one_case():
+    y, groups = np.arange(600) % 3, np.arange(600) // 30
+    # Right in 14 and in 16 of 20 groups: of 600 images that is a lot, of 20 patients it is chance.
+    simple, better = (
+        candidate(str(right), of_accuracy(1.0, np.where(groups < right, y, y + 1) % 3, 3, np.random.default_rng(0)))
+        for right in (14, 16)
+    )
+    assert choose([simple, better], y) is better
+    assert choose([simple, better], y, groups=groups) is simple
+
+
 def test_where_none_is_as_good_by_every_measure_the_most_accurate_is_chosen():
     rng = np.random.default_rng(0)
     y = np.arange(2000) % 2

@@ -80,7 +80,7 @@ def subjects(fitted, train, student, pruned, folder):
 def taught_again(student, train, unlabelled, ensemble, options):
     """Returns the student with fewer channels, which the ensemble has taught once more."""
     settings = ek.FineTuning(epochs=options.epochs, learning_rate=1e-3, batch_size=64, train_batch_norm=True)
-    pruned = ek.prune_model(student, train, remove_macs=0.5, settings=settings, verbose=0)
+    pruned = ek.prune_model(student, train, penalty="slimming", remove_macs=0.5, settings=settings, verbose=0)
     return distillation.taught(ensemble, train, unlabelled, 0, LESSON, options, student=pruned)
 
 

@@ -20,9 +20,8 @@ from ensemble_keras.members.trainer import Trainer, result_arrays, weight_arrays
 from ensemble_keras.members.training_data import check_gives_probabilities, training_data
 from ensemble_keras.runs import Run
 
-# λ of each penalty where none is given. In a trial on CIFAR-10 slimming's and the group lasso's made channels small
-# within 8 epochs; a twentieth of slimming's left all as they were. L1's was not tried: it sums much the same weights
-# as the group lasso.
+# λ of each penalty where none is given; benchmarks/pruning.py compares them with these. A twentieth of slimming's
+# left all channels as they were.
 _STRENGTHS = {"slimming": 2e-2, "l1": 1e-3, "group_lasso": 1e-3}
 
 # Mixes of what channels save that are tried: the weight of the multiply-accumulates against that of the parameters.
@@ -36,7 +35,7 @@ def prune_model(
     x,
     y=None,
     *,
-    penalty="slimming",
+    penalty="group_lasso",
     strength=None,
     warmup_epochs=1.0,
     remove_macs=0.5,
@@ -74,11 +73,10 @@ def prune_model(
         x: An `ImageDataset`, or images of shape `(n, height, width, 3)` with values in [0, 255].
         y: Labels `(n,)`: class indices, or names, whose sorted order is the model's. Not needed with a labelled
             `ImageDataset`.
-        penalty: `"slimming"`: L1 on the scales of batch normalisations (Liu et al., 2017, 1708.06519), for channels
-            that pass one; `"l1"`: L1 on all weights; `"group_lasso"`: the norm of all weights that make a channel
-            (Wen et al., 2016, 1608.03665), for networks without batch normalisation, too. See `Penalty`. Defaults to
-            `"slimming"`.
-        strength: Float above 0, λ. Defaults to 0.02 (`"slimming"`) or 0.001 (`"l1"`, `"group_lasso"`).
+        penalty: `"group_lasso"`: the norm of all weights that make a channel (Wen et al., 2016, 1608.03665), for any
+            network; `"l1"`: L1 on all weights; `"slimming"`: L1 on the scales of batch normalisations (Liu et al.,
+            2017, 1708.06519), for channels that pass one. See `Penalty`. Defaults to `"group_lasso"`.
+        strength: Float above 0, λ. Defaults to 0.001 (`"group_lasso"`, `"l1"`) or 0.02 (`"slimming"`).
         warmup_epochs: Float, epochs over which λ rises from 0. Defaults to 1.
         remove_macs: Float in [0, 1): share of the multiply-accumulates that goes at least. Defaults to 0.5.
         remove_parameters: Float in [0, 1): share of the parameters that goes at least. Defaults to 0.
@@ -118,7 +116,7 @@ def prune_model(
     >>> member = ek.build_member("CNN(filters=(16, 16))", 2, image_size=16, weights=None)
     >>> x = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), "uint8")
     >>> one = ek.FineTuning(epochs=1, train_batch_norm=True)
-    >>> narrow = ek.prune_model(member, x, np.arange(40) % 2, penalty="group_lasso", settings=one, verbose=0)
+    >>> narrow = ek.prune_model(member, x, np.arange(40) % 2, settings=one, verbose=0)
     >>> ek.count_macs(narrow).total <= 0.5 * ek.count_macs(member).total
     True
     """

@@ -3,6 +3,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from ensemble_keras.members import mlp
@@ -65,6 +66,20 @@ def test_the_loss_and_accuracy_of_an_epoch_are_of_all_its_rows(monkeypatch):
     for name, values in head.history.items():
         assert len(values) == 6
         np.testing.assert_allclose(values, values[0], rtol=1e-5, err_msg=name)
+
+
+def test_the_weights_of_the_best_epoch_are_kept(monkeypatch):
+    monkeypatch.setattr(mlp, "_LEARNING_RATE", 0.3)
+    features, y = rings(60)
+    arrays = ((features - features.mean(axis=0)) / features.std(axis=0), y, np.ones(60, "float32"))
+    rows = np.arange(60)
+    trainer = mlp._Trainer(mlp._build(2, 2, (8,), 0.0, 0), arrays, rows, 0)
+    epoch, history = trainer.train_with_early_stopping(rows)
+    losses = history["val_loss"]
+    assert min(losses) < losses[-1] - 0.01
+    assert epoch == np.argmin(losses) + 1
+    _, held = mlp._split(rows, y, rows, 0)
+    assert log_loss(y[held], softmax(trainer.predict(held), axis=1)) == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_layers_take_features_as_they_are():

@@ -133,10 +133,11 @@ def _check_weights(weights, ways):
         return None
     if isinstance(weights, str) and ways:
         return check_choice("weights", weights, ways)
-    array = np.asarray([] if isinstance(weights, str) else weights, dtype="float64")
-    if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any() or not array.sum() > 0:
+    array = np.asarray(weights)
+    numbers = array.dtype.kind in "iuf" and array.ndim == 1 and np.isfinite(array).all()
+    if not numbers or (array < 0).any() or not array.sum() > 0:
         raise ValueError(
             "`weights` must be one number per member, finite, not negative and not all 0. "
-            f"Received: {np.asarray(weights).tolist()!r}."
+            f"Received: {array.tolist()!r}."
         )
-    return array.tolist()
+    return array.astype("float64").tolist()

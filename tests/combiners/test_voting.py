@@ -76,7 +76,7 @@ def test_a_wrong_number_of_weights_is_refused(voting, predictions):
         combine(voting([1, 2]), predictions)
 
 
-@pytest.mark.parametrize("weights", [[1, -1], [0, 0], [np.nan, 1], [[1, 2]], []])
+@pytest.mark.parametrize("weights", [[1, -1], [0, 0], [np.nan, 1], [[1, 2]], [], [1, "a"], {"a": 1}, 2])
 def test_weights_that_are_no_weights_are_refused(weights):
     with pytest.raises(ValueError, match="finite, not negative and not all 0"):
         SoftVoting(weights)

@@ -38,6 +38,16 @@ def test_a_combiner_of_some_members_gets_theirs(dataset):
     )
 
 
+def test_combiners_see_members_at_their_temperatures(images):
+    members = {name: tiny_member(name, size=32) for name in "ab"}
+    # One says class 1 of every image, the other class 0, and is surer of it.
+    for member, bias in zip(members.values(), ([0.0, 0.4], [2.0, 0.0]), strict=True):
+        member.get_layer("predictions").set_weights([np.zeros((4, 2)), np.array(bias)])
+    dataset, vote = ek.ImageDataset.from_arrays(images, np.ones(len(images), int)), {"soft": ek.SoftVoting()}
+    assert validate(members, vote, dataset, verbose=0)["ensemble"] == {"soft": 0.0}
+    assert validate(members, vote, dataset, temperatures=[0.1, 10.0], verbose=0)["ensemble"] == {"soft": 1.0}
+
+
 def test_a_member_without_memory_costs_its_own_figure_and_those_of_the_combiners(dataset, monkeypatch):
     refuse_batches(monkeypatch, lambda model, _: model.name == "a")
     members = {name: tiny_member(name, size=32) for name in "ab"}

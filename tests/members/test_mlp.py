@@ -71,12 +71,14 @@ def test_the_loss_and_accuracy_of_an_epoch_are_of_all_its_rows(monkeypatch):
 def test_the_weights_of_the_best_epoch_are_kept(monkeypatch):
     monkeypatch.setattr(mlp, "_LEARNING_RATE", 0.3)
     features, y = rings(60)
+    # Labels without meaning can only be memorised: the loss on other rows rises.
+    y = np.random.default_rng(0).permutation(y)
     arrays = ((features - features.mean(axis=0)) / features.std(axis=0), y, np.ones(60, "float32"))
     rows = np.arange(60)
     trainer = mlp._Trainer(mlp._build(2, 2, (8,), 0.0, 0), arrays, rows, 0)
     epoch, history = trainer.train_with_early_stopping(rows)
     losses = history["val_loss"]
-    assert min(losses) < losses[-1] - 0.01
+    assert min(losses) < losses[-1] - 1e-3
     assert epoch == np.argmin(losses) + 1
     _, held = mlp._split(rows, y, rows, 0)
     assert log_loss(y[held], softmax(trainer.predict(held), axis=1)) == pytest.approx(min(losses), rel=1e-4)

@@ -21,8 +21,12 @@ from ensemble_keras.backbones.registry import (
 )
 from ensemble_keras.backbones.spec import layer_name
 from ensemble_keras.combiners.budget import check_limits
+from ensemble_keras.combiners.cascade import Cascade
+from ensemble_keras.combiners.cascade_fitting import fit_cascade
 from ensemble_keras.combiners.choice import named_combiners
+from ensemble_keras.combiners.inference import compiled
 from ensemble_keras.combiners.parts import member_tensors
+from ensemble_keras.combiners.selection import check_costs
 from ensemble_keras.data.augmentation import augmentation_text
 from ensemble_keras.data.inputs import as_dataset, validation_dataset
 from ensemble_keras.data.labels import class_weights, with_class_indices, with_class_indices_of
@@ -35,6 +39,7 @@ from ensemble_keras.executors import check_executor
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.features.views import check_views
 from ensemble_keras.measures.conformal import ConformalSets, fit_conformal
+from ensemble_keras.measures.cost import member_costs
 from ensemble_keras.measures.operating_point import OperatingPoint, choose_operating_point
 from ensemble_keras.measures.uncertainty import abstention_threshold
 from ensemble_keras.members.member import HEADS
@@ -362,6 +367,53 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):
         )
         self.card_["operating_point"] = dataclasses.asdict(point)
         return point
+
+    def fit_cascade(self, *, max_loss=0.001, costs=None):
+        """Finds, on out-of-fold predictions, when the model may stop asking members (`ensemble_keras.fit_cascade`).
+
+        The card keeps it, as `"cascade"`: `Cascade(*load_ensemble(path))` is that of a saved model. What it is
+        expected to lose and to cost on new images stands under `card_["cascade"]["expected"]`. Votes of members on
+        the way count equally.
+
+        Args:
+            max_loss: Float of at least 0: how much accuracy may be lost against the model. Defaults to 0.001, 0.1
+                points.
+            costs: Array `(members,)`, what an image costs each of `members_`: milliseconds or multiply-accumulates.
+                Defaults to `None`: the time that each takes on this machine, of 32 images.
+
+        Returns:
+            A `Cascade` of the model.
+
+        Raises:
+            ValueError: If the model does not join the predictions of at least two members, has test-time
+                augmentation, or an argument is not as described.
+        """
+        check_is_fitted(self, "model_")
+        asked = member_tensors(self.model_)
+        indices = [i for i, member in enumerate(self.members_) if member.name in asked]
+        if not indices:
+            raise ValueError(
+                "A cascade asks two or more members for their predictions, one after another. This model joins none: "
+                "it is of one member, or its combiner takes features alone. Fit with combiner='soft_voting', say."
+            )
+        if costs is None:
+            members = [compiled(self.members_[i]).model for i in indices]
+            costs = member_costs(members, batch_size=32)["latency_ms"]
+        else:
+            costs = check_costs(costs, len(self.members_))[indices]
+        settings = fit_cascade(
+            self.out_of_fold_[:, indices],
+            self._labels,
+            costs,
+            names=[self.members_[i].name for i in indices],
+            max_loss=max_loss,
+            combined=self.ensemble_out_of_fold_,
+            groups=self._groups,
+            seed=self.seed,
+        )
+        cascade = Cascade(self.model_, {**self.card_, "cascade": settings})
+        self.card_["cascade"] = settings
+        return cascade
 
     def score(self, x, y=None, sample_weight=None):
         """Returns the accuracy.

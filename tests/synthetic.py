@@ -17,6 +17,15 @@ def pictures(n=60, classes=3, size=16, seed=0):
     return x.astype("uint8"), labels
 
 
+def noisy(count, seed):
+    """Returns that many pictures of two classes that noise makes hard to tell apart, and their labels."""
+    x, y = pictures(3 * count, seed=seed)
+    rng = np.random.default_rng(seed)
+    x, y = x[y < 2][:count], y[y < 2][:count]
+    noise = rng.normal(0, 90, x.shape) + rng.normal(0, 60, (len(x), 1, 1, 3))
+    return np.clip(x + noise, 0, 255).astype("uint8"), y
+
+
 def random_backbone(name, units=8, size=16, seed=0):
     """A frozen network of random convolutions that keeps coarse places: images to `(batch, 4 * units)`."""
     x = inputs = keras.Input((size, size, 3))

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import recall_score
-from synthetic import pictures, random_backbone
+from synthetic import noisy, pictures, random_backbone
 
 import ensemble_keras as ek
 from ensemble_keras.measures.uncertainty import abstention_threshold
@@ -16,14 +16,6 @@ def fit(groups=None, **arguments):
     backbones = [random_backbone("a"), random_backbone("b", 6, seed=1)]
     classifier = ek.EnsembleClassifier(backbones, image_size=16, cv=3, verbose=0, **arguments)
     return classifier.fit(x, NAMES[y], groups=groups)
-
-
-def noisy(count, seed):
-    x, y = pictures(3 * count, seed=seed)
-    rng = np.random.default_rng(seed)
-    x, y = x[y < 2][:count], y[y < 2][:count]
-    noise = rng.normal(0, 90, x.shape) + rng.normal(0, 60, (len(x), 1, 1, 3))
-    return np.clip(x + noise, 0, 255).astype("uint8"), y
 
 
 @pytest.fixture(scope="module")

@@ -60,9 +60,9 @@ class Cascade:
         settings = card.get("cascade")
         if not settings:
             raise ValueError(
-                "The card has no entry 'cascade'. Make one from out-of-fold predictions, "
-                "`card['cascade'] = fit_cascade(predictions, y, costs, names=names)`, and keep it in the file by "
-                "`save_ensemble(model, path, card=card)`."
+                "The card has no entry 'cascade'. Make one from out-of-fold predictions: `classifier.fit_cascade()` "
+                "before `classifier.save(path)`; or `card['cascade'] = fit_cascade(predictions, y, costs, "
+                "names=names)` before `save_ensemble(model, path, card=card)`."
             )
         ways = [settings, *filter(None, [settings.get("down")])]
         tensors = [_tensors_in_order(model, way["order"]) for way in ways]

@@ -389,10 +389,14 @@ def test_accuracy_on_validation_data_stands_on_the_leaderboard_and_in_the_card(d
     assert fitted.card_["validation"]["validation_data"] is None
 
 
-def test_concatenation_is_validated_too(data):
+@pytest.mark.parametrize("second", [None, "CNN(filters=(4, 8))"])
+def test_concatenation_is_validated_too(data, second):
+    # Of a network that was trained the final features are joined, not those of its folds.
     x, y = data
     other = pictures(30, seed=5)
-    fitted = classifier(combiner="concatenate").fit(x, y, validation_data=other)
+    backbones = [random_backbone("a"), second or random_backbone("b", 6, seed=1)]
+    fitted = classifier(backbones=backbones, combiner="concatenate", training=SHORT, cv=2)
+    fitted.fit(x, y, validation_data=other)
     found = fitted.leaderboard_.set_index("name").loc["concatenate", "validation_accuracy"]
     assert found == pytest.approx(fitted.score(*other))
 

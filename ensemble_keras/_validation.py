@@ -69,8 +69,7 @@ def check_images(x, argument="x", channels=3):
     if not isinstance(x, list | tuple) and not hasattr(x, "__array__"):
         hint = (
             f"Give its pixels: `{argument}.load(image_size=...)`."
-            # Those of `tf.data` have a `load`, too.
-            if hasattr(x, "load") and hasattr(x, "digests")
+            if hasattr(x, "digests")  # an `ImageDataset`; others have a `load`, too
             else "Take `ImageDataset.from_directory`, which reads folders, or arrays."
         )
         raise ValueError(f"`{argument}` must hold {taken}. Received: an object of class {type(x).__name__}. {hint}")

@@ -107,6 +107,7 @@ class ZipSource:
         name = self.names[row]
         try:
             return EncodedImage(name, self._zip().read(self.prefix + name))
+        # `zipfile` raises these for an entry that is damaged, cut short, missing, packed otherwise, or encrypted.
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
             raise BadImageError(name, f"cannot be read from {os.path.basename(self.path)} ({error})") from error
 

@@ -66,7 +66,7 @@ def _function_of(operation, where):
 def _settings(operation, where):
     try:
         config = operation.get_config()
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # Keras could not keep the operation's arguments
         raise ValueError(f"{where} has no source: {error}") from error
     return {key: value for key, value in config.items() if key != "name"}
 

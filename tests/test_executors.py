@@ -70,6 +70,8 @@ def dask_client():
         Client(cluster) as client,
     ):
         yield client
+        # Dask fails if it is to close a worker process that it is just starting again.
+        client.wait_for_workers(2, timeout=60)
 
 
 @pytest.fixture

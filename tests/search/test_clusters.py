@@ -47,6 +47,8 @@ def test_a_killed_worker_of_a_dask_cluster_costs_nothing_but_time(tmp_path, monk
         Client(cluster) as client,
     ):
         check_search_survives_a_kill(tmp_path, client)
+        # Dask fails if it is to close a worker process that it is just starting again.
+        client.wait_for_workers(2, timeout=60)
 
 
 @pytest.mark.slow

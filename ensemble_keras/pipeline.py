@@ -38,7 +38,7 @@ from ensemble_keras.measures.significance import design_effect
 from ensemble_keras.members.fitting import check_unfreezing, fit_frozen_member, fit_trained_member
 from ensemble_keras.members.member import build_member
 from ensemble_keras.members.settings import Training
-from ensemble_keras.members.trainer import hold_decoded
+from ensemble_keras.members.trainer import hold_decoded, separate_sets
 
 
 @dataclasses.dataclass
@@ -221,14 +221,14 @@ def _fit_members(plan, run, extraction, folds, executor):
     }
     weights = _solved_weights(plan)
     with_features = any(takes_of(combiner) != "predictions" for combiner in plan.combiners.values())
-    members, held = [], None
+    members, held, sets = [], None, separate_sets(plan.dataset)
     for name, trunk in plan.trunks.items():
         features = extraction.features.get(name)
         if name in plan.frozen and features is None:
             continue
         if name in plan.frozen and name not in plan.fine_tune:
-            y = plan.dataset.labels
-            member = fit_frozen_member(name, trunk, features, y, folds, class_weight=weights, **common)
+            options = {"sets": sets, "class_weight": weights, **common}
+            member = fit_frozen_member(name, trunk, features, plan.dataset.labels, folds, **options)
         else:
             held = held or hold_decoded(plan.dataset, plan.image_size)
             settings = plan.fine_tune.get(name, plan.training)

@@ -20,7 +20,7 @@ from ensemble_keras.members.head_fitting import solve_head
 from ensemble_keras.members.initialisation import reinitialised, set_state
 from ensemble_keras.members.member import HEADS, backbone_of, build_member
 from ensemble_keras.members.settings import FineTuning, Training
-from ensemble_keras.members.trainer import Trainer, folds_that_fit, inner_split
+from ensemble_keras.members.trainer import Trainer, folds_that_fit, inner_split, separate_sets
 
 # What an experiment is where nothing is given: the first network of a tutorial, from random weights.
 DEFAULTS = {
@@ -220,7 +220,8 @@ class Experiment:
             raise MemoryError(reason)
         folds = folds_that_fit(dataset, seed)
         options = {"class_weight": self._class_weight, "sampling": self._sampling, "seed": seed}
-        solve_head(member, found.features[trunk.name], dataset.labels, folds, **options)
+        sets = separate_sets(dataset)
+        solve_head(member, found.features[trunk.name], dataset.labels, folds, sets=sets, **options)
 
 
 def _described_backbone(backbone, weights):

@@ -43,7 +43,9 @@ class FittedMember:
     details: dict
 
 
-def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="linear", seed=0, class_weight=None, run):
+def fit_frozen_member(
+    name, trunk, features, y, folds, *, num_classes, head="linear", sets=None, seed=0, class_weight=None, run
+):
     """Fits a head on the features of a frozen backbone.
 
     Args:
@@ -55,6 +57,8 @@ def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="lin
         folds: Int array `(n,)`, the fold that holds each image out.
         num_classes: Int.
         head: `"linear"`, solved to its optimum, or `"mlp"`, trained.
+        sets: Int array `(n,)`, for `"mlp"`: images with equal numbers are on one side where it stops early. Defaults
+            to `None`: each image by itself.
         seed: Int, for `"mlp"`.
         class_weight: Array `(num_classes,)` or `None`.
         run: The `Run` that keeps the result.
@@ -65,9 +69,8 @@ def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="lin
     start = time.perf_counter()
 
     def fit():
-        fitted = fit_head(
-            features, y, folds, num_classes=num_classes, units=HEADS[head], class_weight=class_weight, seed=seed
-        )
+        options = {"num_classes": num_classes, "class_weight": class_weight, "seed": seed}
+        fitted = fit_head(features, y, folds, units=HEADS[head], sets=sets, **options)
         arrays = {"out_of_fold": fitted.out_of_fold, **_head_arrays(fitted.layers)}
         arrays |= {f"history_{key}": np.asarray(values) for key, values in fitted.history.items()}
         return arrays | ({} if fitted.strength is None else {"strength": np.float64(fitted.strength)})
@@ -80,6 +83,7 @@ def fit_frozen_member(name, trunk, features, y, folds, *, num_classes, head="lin
         "num_classes": num_classes,
     }
     depends_on |= {"class_weight": class_weight, "seed": seed if head == "mlp" else None}
+    depends_on["sets"] = array_digest(sets) if head == "mlp" and sets is not None else None
     result, _ = run.unit(f"{name} head", depends_on, fit)
     model = build_member(trunk, num_classes, head=head)
     set_head(model, [(result[f"kernel_{i}"], result[f"bias_{i}"]) for i in range(_count(result, "kernel_"))])

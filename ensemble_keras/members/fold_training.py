@@ -9,7 +9,7 @@ from ensemble_keras.data.splits import make_folds
 from ensemble_keras.features.extraction import predict
 from ensemble_keras.members.head_fitting import solve_head
 from ensemble_keras.members.initialisation import reinitialised, set_state
-from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, weight_arrays
+from ensemble_keras.members.trainer import Trainer, inner_split, result_arrays, separate_sets, weight_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +115,7 @@ class FoldTraining:
                 self.features[rows],
                 self.dataset.labels[rows],
                 self._folds_of(rows),
+                sets=separate_sets(self.dataset)[rows],
                 class_weight=self.trainer.class_weight,
                 sampling=self.trainer.sampling,
                 seed=seed,

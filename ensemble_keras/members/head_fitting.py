@@ -10,7 +10,7 @@ from ensemble_keras.features.views import stack_views
 from ensemble_keras.members.heads import solve_linear_head
 from ensemble_keras.members.member import backbone_of, hidden_units, set_head
 from ensemble_keras.members.mlp import train_mlp_head
-from ensemble_keras.members.trainer import folds_that_fit
+from ensemble_keras.members.trainer import folds_that_fit, separate_sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FittedHead:
     history: dict
 
 
-def fit_head(features, y, folds, *, num_classes, units=(), class_weight=None, seed=0):
+def fit_head(features, y, folds, *, num_classes, units=(), sets=None, class_weight=None, seed=0):
     """Fits a head: solved to its optimum where it is linear, trained where it has hidden units.
 
     Args:
@@ -41,6 +41,8 @@ def fit_head(features, y, folds, *, num_classes, units=(), class_weight=None, se
         folds: Int array `(n,)`, the fold that holds each image out.
         num_classes: Int.
         units: Tuple of ints, the hidden units of each layer; `()`: a linear head.
+        sets: Int array `(n,)`: images with equal numbers are on one side where hidden units stop early. Defaults to
+            `None`: each image by itself.
         class_weight: Sequence of `num_classes` floats, or `None`.
         seed: Int, for hidden units.
 
@@ -48,7 +50,7 @@ def fit_head(features, y, folds, *, num_classes, units=(), class_weight=None, se
         A `FittedHead`.
     """
     views = features.shape[1] if features.ndim == 3 else 1
-    images = np.repeat(np.arange(len(features)), views)
+    sets = np.repeat(np.arange(len(features)) if sets is None else sets, views)
     if features.ndim == 3:
         features, y, folds = stack_views(features, y, folds)
     weights = None if class_weight is None else np.asarray(class_weight)
@@ -56,11 +58,11 @@ def fit_head(features, y, folds, *, num_classes, units=(), class_weight=None, se
     if not units:
         head = solve_linear_head(features, y, folds, **common)
         return FittedHead([(head.kernel, head.bias)], head.out_of_fold[::views], head.strength, {})
-    head = train_mlp_head(features, y, folds, units=units, images=images, seed=seed, **common)
+    head = train_mlp_head(features, y, folds, units=units, sets=sets, seed=seed, **common)
     return FittedHead(head.layers, head.out_of_fold[::views], None, head.history)
 
 
-def solve_head(member, features, y, folds, *, class_weight=None, sampling=None, seed=0):
+def solve_head(member, features, y, folds, *, sets=None, class_weight=None, sampling=None, seed=0):
     """Fits a member's head and sets it.
 
     Args:
@@ -68,6 +70,7 @@ def solve_head(member, features, y, folds, *, class_weight=None, sampling=None, 
         features: `(n, d)` of the frozen backbone, or `(n, views, d)`.
         y: Int array `(n,)` of class indices.
         folds: Int array `(n,)`, by which the L2 strength, or the number of epochs, is chosen.
+        sets: As in `fit_head`.
         class_weight: Sequence of `num_classes` floats, or `None`.
         sampling: `None`, `"over"` or `"under"`: counts as the class weights that it amounts to.
         seed: Int.
@@ -75,7 +78,7 @@ def solve_head(member, features, y, folds, *, class_weight=None, sampling=None, 
     num_classes = member.output_shape[-1]
     weights = combined_weights(class_weight, y, num_classes, sampling)
     options = {"num_classes": num_classes, "units": hidden_units(member), "class_weight": weights, "seed": seed}
-    set_head(member, fit_head(features, y, folds, **options).layers)
+    set_head(member, fit_head(features, y, folds, sets=sets, **options).layers)
 
 
 def solve_probe(member, images, *, class_weight=None, sampling=None, store=None, seed=0, verbose=1):
@@ -98,5 +101,5 @@ def solve_probe(member, images, *, class_weight=None, sampling=None, store=None,
     for reason in found.skipped.values():
         raise MemoryError(reason)
     folds = folds_that_fit(images, seed)
-    options = {"class_weight": class_weight, "sampling": sampling, "seed": seed}
+    options = {"sets": separate_sets(images), "class_weight": class_weight, "sampling": sampling, "seed": seed}
     solve_head(member, found.features[member.name], images.labels, folds, **options)

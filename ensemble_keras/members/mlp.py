@@ -39,7 +39,7 @@ class MLPHead:
 
 
 def train_mlp_head(
-    features, y, folds, *, num_classes, units=(256,), dropout=0.2, images=None, seed=0, class_weight=None, verbose=0
+    features, y, folds, *, num_classes, units=(256,), dropout=0.2, sets=None, seed=0, class_weight=None, verbose=0
 ):
     """Trains an MLP for each fold, and one on all rows.
 
@@ -54,8 +54,8 @@ def train_mlp_head(
         num_classes: Int, at least 2.
         units: Sequence of ints, the hidden units of each layer. Defaults to `(256,)`.
         dropout: Float in [0, 1): share of each hidden layer dropped in training. Defaults to 0.2.
-        images: Int array `(n,)`, the image that each row is a view of: all views of an image are set apart, or none.
-            Defaults to `None`: every row is an image.
+        sets: Int array `(n,)`: rows with equal numbers, such as the views of an image or the images of a patient, are
+            set apart all together or not at all. Defaults to `None`: each row by itself.
         seed: Int, for weights, dropout, order of the rows and the rows set apart. Defaults to 0.
         class_weight: Array `(num_classes,)`, the weight of each row's loss by its class. Defaults to 1.
         verbose: 0 shows no progress. Defaults to 0.
@@ -80,7 +80,7 @@ def train_mlp_head(
     trainer = _Trainer(
         _build(features.shape[1], num_classes, units, dropout, seed),
         (scaling.apply(features, np.arange(len(y))), y, class_weight[y].astype(np.float32)),
-        np.arange(len(y)) if images is None else np.asarray(images),
+        np.arange(len(y)) if sets is None else np.asarray(sets),
         seed,
     )
     logits, runs, names = np.zeros((len(y), num_classes)), [], np.unique(folds)
@@ -136,14 +136,14 @@ class _Trainer:
     batches have one size, so that nothing is compiled twice; what an epoch leaves over is another part in each.
     """
 
-    def __init__(self, model, arrays, images, seed):
-        self.model, self.arrays, self.images, self.seed = model, arrays, images, seed
+    def __init__(self, model, arrays, sets, seed):
+        self.model, self.arrays, self.sets, self.seed = model, arrays, sets, seed
         variables = [*model.variables, *model.optimizer.variables]
         self.start = [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in variables]
 
     def train_with_early_stopping(self, rows):
         """Trains on most of the rows, keeps the best weights; returns their epoch, from 1, and the history."""
-        rest, held = _split(rows, self.arrays[1], self.images, self.seed)
+        rest, held = _split(rows, self.arrays[1], self.sets, self.seed)
         history, best, weights = [], 0, None
         for logs in self._epochs(rest, _EPOCHS):
             self.model.start_metrics()
@@ -188,14 +188,27 @@ def _batch_size(n):
     return int(2 ** np.clip(np.floor(np.log2(n / 16)), 0, np.log2(_BATCH_SIZE)))
 
 
-def _split(rows, y, images, seed):
-    """Splits rows into a training part and a tenth for early stopping: an image of each class, if it has two."""
-    rng, held = np.random.default_rng(seed), []
-    for k in np.unique(y[rows]):
-        own = rng.permutation(np.unique(images[rows[y[rows] == k]]))
-        held.append(own[: min(len(own) - 1, max(1, round(_VALIDATION_SHARE * len(own))))])
-    held = rows[np.isin(images[rows], np.concatenate(held))]
-    # With one image of each class there is nothing to set apart: then the training loss has to do.
+def _split(rows, y, sets, seed):
+    """Splits rows into a training part and a tenth for early stopping: whole sets, and one of each class at least.
+
+    Every class keeps a set to train on, which comes first where a class has too few, or shares them with others.
+    """
+    numbers, classes = np.unique(np.stack([sets[rows], y[rows]]), axis=1)
+    classes_of = {}
+    for number, k in zip(numbers.tolist(), classes.tolist(), strict=True):
+        classes_of.setdefault(number, []).append(k)
+    left = dict(zip(*np.unique(classes, return_counts=True), strict=True))
+    wanted = {k: max(1, round(_VALIDATION_SHARE * count)) for k, count in left.items()}
+    held = []
+    for number in np.random.default_rng(seed).permutation(list(classes_of)).tolist():
+        own = classes_of[number]
+        if all(left[k] > 1 for k in own) and any(wanted[k] > 0 for k in own):
+            held.append(number)
+            for k in own:
+                left[k] -= 1
+                wanted[k] -= 1
+    held = rows[np.isin(sets[rows], held)]
+    # With one set of each class there is nothing to set apart: then the training loss has to do.
     return np.setdiff1d(rows, held), held if len(held) else rows
 
 

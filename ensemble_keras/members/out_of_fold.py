@@ -20,7 +20,7 @@ from ensemble_keras.features.views import check_views
 from ensemble_keras.members.fitting import check_unfreezing, fit_frozen_member, fit_trained_member
 from ensemble_keras.members.member import HEADS
 from ensemble_keras.members.settings import as_fine_tuning, as_training
-from ensemble_keras.members.trainer import hold_decoded
+from ensemble_keras.members.trainer import hold_decoded, separate_sets
 
 
 def out_of_fold_predictions(
@@ -109,7 +109,8 @@ def out_of_fold_predictions(
     common = {"num_classes": num_classes, "head": head, "seed": seed, "run": runs.Run(None, {})}
     if settings is None:
         weight = combined_weights(weight, dataset.labels, num_classes, sampling)
-        member = fit_frozen_member(name, trunk, features, dataset.labels, folds, class_weight=weight, **common)
+        options = {"sets": separate_sets(dataset), "class_weight": weight, **common}
+        member = fit_frozen_member(name, trunk, features, dataset.labels, folds, **options)
         return member.out_of_fold
     options = {"augmentation": augmentation, "sampling": sampling, "devices": devices, "verbose": verbose}
     options["executor"] = executor

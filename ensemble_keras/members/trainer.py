@@ -207,9 +207,14 @@ def inner_split(dataset, settings, seed):
     )
 
 
+def separate_sets(dataset):
+    """Returns an int array `(n,)`: equal numbers for images of one group and for identical ones."""
+    return together(len(dataset), dataset.groups, dataset.digests())
+
+
 def folds_that_fit(dataset, seed):
     """Returns five folds to choose a head by, or as many as the rarest class has separate images (or groups)."""
-    sets = together(len(dataset), dataset.groups, dataset.digests())
+    sets = separate_sets(dataset)
     fewest = min(len(np.unique(sets[dataset.labels == label])) for label in np.unique(dataset.labels))
     cv = max(2, min(5, fewest))
     return make_folds(dataset.labels, groups=dataset.groups, digests=dataset.digests(), cv=cv, seed=seed)

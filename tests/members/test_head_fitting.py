@@ -4,6 +4,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from synthetic import random_backbone
 
+import ensemble_keras as ek
 from ensemble_keras.members import head_fitting, mlp
 from ensemble_keras.members.fitting import fit_frozen_member
 from ensemble_keras.members.head_fitting import fit_head, solve_head
@@ -50,6 +51,22 @@ def test_hidden_units_stop_early_by_images_of_which_they_saw_no_view(views, monk
         assert not set(rest // 3) & set(held // 3)
         assert len(held) == 3 * len(set(held // 3)) == 12
         assert set(y[held // 3]) == {0, 1}
+
+
+def test_hidden_units_stop_early_by_patients_they_did_not_see(rng, monkeypatch):
+    monkeypatch.setattr(mlp, "_EPOCHS", 3)
+    monkeypatch.setitem(HEADS, "mlp", (4,))
+    sides, split = [], mlp._split
+    monkeypatch.setattr(mlp, "_split", lambda *given: sides.append(split(*given)) or sides[-1])
+    pixels, y = rng.integers(256, size=(40, 8, 8, 3), dtype="uint8"), np.arange(40) // 4 % 2
+    patients = np.arange(40) // 4
+    options = {"image_size": 8, "head": "mlp", "cv": 2, "verbose": 0}
+    ek.out_of_fold_predictions(random_backbone("a", size=8), pixels, y, groups=patients, **options)
+    ek.EnsembleClassifier([random_backbone("a", size=8)], **options).fit(pixels, y, groups=patients)
+    assert len(sides) == 4
+    for rest, held in sides:
+        assert not set(patients[rest]) & set(patients[held])
+        assert set(y[held]) == {0, 1}
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])

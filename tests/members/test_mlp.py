@@ -162,6 +162,26 @@ def test_rows_for_early_stopping_are_a_tenth_of_each_class_and_at_least_one():
     assert rest.tolist() == held.tolist() == [0, 60]
 
 
+def test_sets_are_on_one_side_and_every_class_keeps_one_to_train_on():
+    rng = np.random.default_rng(0)
+    # 30 patients with images of up to three classes; the third class is of two patients alone.
+    sets, y = rng.integers(30, size=400), rng.integers(2, size=400)
+    y[np.isin(sets, [4, 17])] = 2
+    for seed in range(20):
+        rest, held = mlp._split(np.arange(400), y, sets, seed)
+        assert not set(sets[rest]) & set(sets[held])
+        assert sorted([*rest, *held]) == list(range(400))
+        assert set(y[rest]) == set(y[held]) == {0, 1, 2}
+        assert len(set(sets[held])) <= 6
+
+
+def test_classes_that_share_all_their_sets_keep_one_together():
+    y, sets = np.tile([0, 1], 8), np.repeat([0, 1], 8)
+    rest, held = mlp._split(np.arange(16), y, sets, seed=0)
+    assert sorted([len(rest), len(held)]) == [8, 8]
+    assert len(set(sets[rest])) == len(set(sets[held])) == 1
+
+
 @pytest.mark.parametrize(("n", "size"), [(1, 1), (31, 1), (32, 2), (500, 16), (1023, 32), (1024, 64), (10**6, 64)])
 def test_an_epoch_has_sixteen_steps_or_batches_of_64(n, size):
     assert mlp._batch_size(n) == size

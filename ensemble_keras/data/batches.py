@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from ensemble_keras._validation import check_seed
+from ensemble_keras._validation import check_at_least, check_seed
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -25,9 +25,8 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __init__(self, dataset, *, image_size, batch_size, shuffle=False, seed=0):
         super().__init__()
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise ValueError(f"`batch_size` must be an int of at least 1. Received: {batch_size!r}.")
-        self.dataset, self.image_size, self.batch_size = dataset, image_size, batch_size
+        self.dataset, self.image_size = dataset, image_size
+        self.batch_size = check_at_least("batch_size", batch_size, 1)
         self.shuffle, self.seed, self.epoch = shuffle, check_seed(seed), 0
         self._order = (None, None)
         self._taken = None  # batches of the running epoch; None between epochs

@@ -29,9 +29,10 @@ def ablation(changes, train, test, *, base=None, mode="cumulative", directory=No
     Arguments of an experiment, for `base` and the changes alike: `backbone`, `weights` (`None`: random, trained end
     to end; `"imagenet"`: transfer learning), `fine_tune` (of pretrained weights; `False` leaves them frozen and
     solves its head), `image_size` (at which images are read), `resize_to` and `interpolation` (of the resizing inside
-    the graph), `head`, `dropout`, `augmentation`, `sampling`, `class_weight`, and every field of `Training` and
-    `FineTuning` (`epochs`, `batch_size`, `learning_rate`, `optimizer`, ...). What nobody sets has the default of
-    `Training`, with pretrained weights that of `FineTuning`; set what must not move with the weights in `base`.
+    the graph), `head`, `dropout`, `augmentation`, `views` (of each image, from which the head of a frozen backbone
+    learns), `sampling`, `class_weight`, and every field of `Training` and `FineTuning` (`epochs`, `batch_size`,
+    `learning_rate`, `optimizer`, ...). What nobody sets has the default of `Training`, with pretrained weights that
+    of `FineTuning`; set what must not move with the weights in `base`.
 
     An augmentation that begins with `"+"` is added to what is there: `{"augmentation": "+rotation"}`. Anything else
     replaces it.

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 
 from ensemble_keras import memory
-from ensemble_keras._validation import check_choice, check_image_size, suggest
+from ensemble_keras._validation import check_at_least, check_choice, check_image_size, suggest
 from ensemble_keras.backbones.registry import backbone_label, build_backbone, default_size, has_pretrained_weights
 from ensemble_keras.backbones.weights import is_weights_file
 from ensemble_keras.data.labels import class_weights
 from ensemble_keras.data.sampling import SAMPLINGS
 from ensemble_keras.features.extraction import extract, predict
 from ensemble_keras.features.keys import architecture_fingerprint, augmentation_key, model_fingerprint
+from ensemble_keras.features.views import Views
 from ensemble_keras.members.head_fitting import solve_head
 from ensemble_keras.members.initialisation import reinitialised, set_state
 from ensemble_keras.members.member import HEADS, backbone_of, build_member
@@ -33,6 +34,7 @@ DEFAULTS = {
     "dropout": 0.0,
     "fine_tune": True,
     "augmentation": None,
+    "views": 1,
     "sampling": None,
     "class_weight": None,
 }
@@ -107,6 +109,10 @@ class Experiment:
         fine_tuning = FineTuning(**settings)
         training = Training(**{name: value for name, value in settings.items() if name in _OF_TRAINING})
         self._settings = fine_tuning if pretrained else training
+        check_at_least("views", given["views"], 1)
+        self._views = given["views"] if self._kind == "frozen" else 1
+        if self._views > 1:
+            Views(self._augmentation, self._views, seed=0)  # one that makes no views: said before the long work
         self.depends_on = self._describe(augmentation_key(self._augmentation))
 
     def _describe(self, augmentation):
@@ -122,7 +128,7 @@ class Experiment:
             "precision": keras.config.dtype_policy().name,
         }
         if self._kind == "frozen":
-            return described
+            return {**described, "views": [self._views, augmentation] if self._views > 1 else None}
         return {
             **described,
             "dropout": self._dropout,
@@ -190,7 +196,8 @@ class Experiment:
 
     def _train(self, member, dataset, store, checkpoint, seed, name, verbose):
         if self._kind == "frozen":
-            self._solve(member, dataset, store, seed, verbose)
+            views = Views(self._augmentation, self._views, seed) if self._views > 1 else None
+            self._solve(member, dataset, store, seed, verbose, views)
             return 0, ""
         rows, held = inner_split(dataset, self._settings, seed)
         images, validation = dataset[rows], dataset[held] if len(held) else None
@@ -212,10 +219,11 @@ class Experiment:
             **options,
         )
 
-    def _solve(self, member, dataset, store, seed, verbose):
+    def _solve(self, member, dataset, store, seed, verbose, views=None):
         """Solves the head on the features of the frozen backbone."""
         trunk = backbone_of(member)
-        found = extract({trunk.name: trunk}, dataset, image_size=self.image_size, store=store, verbose=verbose)
+        options = {"image_size": self.image_size, "store": store, "verbose": verbose, "views": views}
+        found = extract({trunk.name: trunk}, dataset, **options)
         for reason in found.skipped.values():
             raise MemoryError(reason)
         folds = folds_that_fit(dataset, seed)

@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
-from ensemble_keras._validation import check_choice, check_images
+from ensemble_keras._validation import check_at_least, check_choice, check_images
 from ensemble_keras.data.augmentation import build_augmentation
 from ensemble_keras.evaluation.drawing import (
     BLUE,
@@ -243,8 +243,7 @@ def plot_augmentation(policy, images, *, views=5, seed=0):
     >>> len(figure.axes)
     8
     """
-    if views < 1:
-        raise ValueError(f"`views` must be at least 1. Received: {views}.")
+    check_at_least("views", views, 1)
     images, augment = check_images(images, "images"), build_augmentation(policy, seed=seed)
     columns = [images]
     for _ in range(views):

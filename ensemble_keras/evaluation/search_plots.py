@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_at_least, check_choice
 from ensemble_keras.evaluation.drawing import BLUE, COLORS, GRID, INK, VERMILLION, legend_below, own_axes
 
 # A family is told by its colour and its sign: there are more families than colours that all readers tell apart.
@@ -77,8 +77,7 @@ def plot_family_shares(trials, ax=None, *, windows=20):
     >>> ek.plot_family_shares(trials).get_ylabel()
     'share of the trials in %'
     """
-    if windows < 1:
-        raise ValueError(f"`windows` must be at least 1. Received: {windows}.")
+    check_at_least("windows", windows, 1)
     _check(trials, "trial", "family")
     trials = trials.sort_values("trial")
     parts = np.array_split(np.arange(len(trials)), max(1, min(windows, len(trials) // 5)))

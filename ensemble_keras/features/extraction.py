@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble_keras._progress import progress_bar
 from ensemble_keras._terminal import without_retracing_warnings
-from ensemble_keras._validation import check_image_size, check_seed
+from ensemble_keras._validation import check_at_least, check_image_size, check_seed
 from ensemble_keras.backbones.folding import fold_batch_norms
 from ensemble_keras.backbones.registry import backbone_label, build_backbone
 from ensemble_keras.data.decoding import FILTER
@@ -93,8 +93,7 @@ def extract_features(
         if label in models:
             raise ValueError(f"Two backbones are called {label!r}. Give each another name.")
         models[label] = build_backbone(backbone, input_shape=(*size, 3), weights=weights)
-    if views < 1:
-        raise ValueError(f"`views` must be at least 1. Received: {views}.")
+    check_at_least("views", views, 1)
     made = Views(augmentation, views, seed) if views > 1 else None
     options = {"store": store, "batch_size": batch_size, "views": made, "verbose": verbose}
     result = extract(models, dataset, image_size=size, **options)
@@ -136,8 +135,7 @@ def extract(models, dataset, *, image_size, store=None, batch_size=64, views=Non
     Returns:
         An `Extraction`.
     """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}.")
+    check_at_least("batch_size", batch_size, 1)
     if store is not None and not isinstance(store, FeatureStore):
         store = FeatureStore(store)
     batch_size = min(batch_size, max(len(dataset), 1))

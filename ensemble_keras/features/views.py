@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from ensemble_keras._validation import check_at_least
 from ensemble_keras.data.augmentation import augmentation_config, build_augmentation
 from ensemble_keras.features.keys import augmentation_key
 
@@ -89,8 +90,7 @@ def check_views(augmentation, views, seed, *, frozen, trained):
         ValueError: If `augmentation` is unknown, `views` no such number, or either would be without effect.
     """
     changes = augmentation_config(augmentation)
-    if isinstance(views, bool) or not isinstance(views, int) or views < 1:
-        raise ValueError(f"`views` must be an int of at least 1. Received: {views!r}.")
+    check_at_least("views", views, 1)
     if views > 1 and not frozen:
         raise ValueError(
             "`views` are what the heads of frozen backbones learn from; one that is trained or fine-tuned sees its "

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_at_least, check_choice
 from ensemble_keras.measures.metrics import check_class_indices, check_probabilities, confidence_bins
 
 
@@ -60,8 +60,7 @@ def reliability(probabilities, y, *, bins=15, binning="equal_width"):
     p = check_probabilities(probabilities)
     y = check_class_indices(y, p.shape[1], len(p))
     check_choice("binning", binning, ["equal_width", "adaptive"])
-    if bins < 1:
-        raise ValueError(f"`bins` must be at least 1. Received: {bins}.")
+    check_at_least("bins", bins, 1)
     shares = np.linspace(0, 1, bins + 1)
     edges = shares if binning == "equal_width" else np.unique(np.quantile(p.max(axis=1).astype("float64"), shares))
     # All rows may be equally confident: one bin from there to there.

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble_keras._terminal import without_retracing_warnings
+from ensemble_keras._validation import check_at_least
 from ensemble_keras.measures.macs import count_macs
 
 # Calls before the clock starts: the first one compiles, the next ones settle threads and memory.
@@ -52,8 +53,7 @@ def measure_latencies(models, *, batch_size=1, repeats=30):
         A list of floats, milliseconds per call.
     """
     for name, number in {"batch_size": batch_size, "repeats": repeats}.items():
-        if number < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {number}.")
+        check_at_least(name, number, 1)
     inputs = [[_random_inputs(model, batch_size)] for model in models]
     with without_retracing_warnings():
         seconds = time_in_turns([model.predict_on_batch for model in models], inputs, repeats=repeats)

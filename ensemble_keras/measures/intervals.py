@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ensemble_keras._validation import check_choice, check_seed, rows_text
+from ensemble_keras._validation import check_at_least, check_choice, check_seed, rows_text
 from ensemble_keras.measures import bootstrap, metrics
 from ensemble_keras.measures.weighted import METRICS
 
@@ -89,8 +89,7 @@ def checked_tables(tables, y, metric, groups, confidence, resamples):
     check_choice("metric", metric, list(METRICS))
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must lie between 0 and 1. Received: {confidence!r}.")
-    if resamples < 1:
-        raise ValueError(f"`resamples` must be at least 1. Received: {resamples!r}.")
+    check_at_least("resamples", resamples, 1)
     names = ("probabilities_a", "probabilities_b") if len(tables) == 2 else ("probabilities",)
     first = metrics.check_probabilities(tables[0], name=names[0])
     checked = [metrics.check_probabilities(p, first.shape[1], n) for p, n in zip(tables, names, strict=True)]

@@ -2,7 +2,7 @@
 
 import keras
 
-from ensemble_keras._validation import check_choice, check_image_size
+from ensemble_keras._validation import check_at_least, check_choice, check_image_size
 from ensemble_keras.backbones.registry import backbone_label, build_backbone, default_size, layer_name
 
 HEADS = {"linear": (), "mlp": (256,)}
@@ -40,8 +40,7 @@ def build_member(
     >>> member.output_shape, member.get_layer("features").output.shape
     ((None, 10), (None, 128))
     """
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
+    check_at_least("num_classes", num_classes, 2)
     if not 0 <= dropout < 1:
         raise ValueError(f"`dropout` must be in [0, 1). Received: {dropout}.")
     units = HEADS[check_choice("head", head, HEADS)]

@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 
-from ensemble_keras._validation import check_choice, check_seed
+from ensemble_keras._validation import check_at_least, check_choice, check_seed
 from ensemble_keras.data.inputs import as_dataset
 from ensemble_keras.data.labels import class_weights
 from ensemble_keras.data.sampling import SAMPLINGS
@@ -86,7 +86,7 @@ def deep_ensemble(
     >>> ek.build_ensemble(members, ek.SoftVoting()).output_shape
     (None, 2)
     """
-    _check_count("size", size)
+    check_at_least("size", size, 1)
     settings = _check_arguments(member, settings, probe, sampling, seed)
     images, validation, weights = training_data(
         member,
@@ -183,7 +183,7 @@ def snapshot_ensemble(
     >>> [member.name for member in members]
     ['CNN_snapshot_1', 'CNN_snapshot_2']
     """
-    _check_count("cycles", cycles)
+    check_at_least("cycles", cycles, 1)
     settings = _of_one_cycle(_check_arguments(member, settings, probe, sampling, seed), cycles)
     images, classes = labelled_for(member, as_dataset(x, y, groups=groups))
     trainer = Trainer(
@@ -302,11 +302,6 @@ def _check_arguments(member, settings, probe, sampling, seed):
             "Give FineTuning settings."
         )
     return settings
-
-
-def _check_count(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"`{name}` must be an int of at least 1. Received: {value!r}.")
 
 
 def _of_one_cycle(settings, cycles):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ensemble_keras import runs
 from ensemble_keras._progress import progress_bar
-from ensemble_keras._validation import check_choice, check_image_size, check_seed
+from ensemble_keras._validation import check_at_least, check_choice, check_image_size, check_seed
 from ensemble_keras.backbones.registry import (
     backbone_label,
     build_backbone,
@@ -131,8 +131,7 @@ def tune_member(
     check_choice("objective", objective, DIRECTIONS)
     check_seed(seed)
     training = as_training(settings, "settings")
-    if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
-        raise ValueError(f"`max_trials` must be an int of at least 1. Received: {max_trials!r}.")
+    check_at_least("max_trials", max_trials, 1)
     if frozen and settings is not None:
         raise ValueError(
             "`settings` are of end-to-end training, and this backbone is frozen. Fix what is not to be tuned by "

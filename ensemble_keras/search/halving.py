@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ensemble_keras._validation import check_choice
+from ensemble_keras._validation import check_at_least, check_choice
 from ensemble_keras.members.curves import DIRECTIONS
 
 # How the note of a trial begins that was stopped early.
@@ -27,9 +27,7 @@ class SuccessiveHalving:
 
     def __post_init__(self):
         for name, least in (("min_epochs", 1), ("reduction_factor", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"`{name}` must be an int of at least {least}. Received: {value!r}.")
+            check_at_least(name, getattr(self, name), least)
 
     def rungs(self, epochs):
         """Returns the numbers of epochs after which a trial of so many is judged, a list of ints.

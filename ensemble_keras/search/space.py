@@ -5,7 +5,7 @@ import warnings
 import keras
 import keras_tuner
 
-from ensemble_keras._validation import suggest
+from ensemble_keras._validation import check_at_least, suggest
 from ensemble_keras.measures.macs import count_macs
 from ensemble_keras.members.member import build_member
 from ensemble_keras.members.optimizers import build_optimizer
@@ -62,10 +62,10 @@ class HyperImageClassifier(keras_tuner.HyperModel):
 
     def __init__(self, num_classes, input_shape, *, families=None, training=None, max_parameters=None, max_macs=None):
         super().__init__(name="hyper_image_classifier")
-        self.num_classes = _checked_int("num_classes", num_classes, 2)
+        self.num_classes = check_at_least("num_classes", num_classes, 2)
         self.input_shape = _checked_shape(input_shape)
-        self.max_parameters = None if max_parameters is None else _checked_int("max_parameters", max_parameters, 1)
-        self.max_macs = None if max_macs is None else _checked_int("max_macs", max_macs, 1)
+        self.max_parameters = None if max_parameters is None else check_at_least("max_parameters", max_parameters, 1)
+        self.max_macs = None if max_macs is None else check_at_least("max_macs", max_macs, 1)
         self.families = {family.name: family for family in _chosen(families)}
         self.training = _checked_training(training or {})
         self._space = self._declared()
@@ -260,9 +260,3 @@ def _checked_shape(shape):
             f"Received: {shape!r}."
         )
     return sizes
-
-
-def _checked_int(name, value, lowest):
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ValueError(f"`{name}` must be an int of at least {lowest}. Received: {value!r}.")
-    return value

@@ -183,6 +183,18 @@ def test_sampling_and_weights_of_classes_count_in_a_solved_head(data, monkeypatc
     np.testing.assert_allclose(seen[1:], [[1, 1, 6], [1, 1, 50], [2, 1, 6]])
 
 
+def test_a_frozen_backbone_s_head_learns_from_views(data, monkeypatch):
+    base = {"backbone": random_backbone("frozen"), "image_size": 16, "fine_tune": False, "augmentation": "light"}
+    seen, fit = [], head_fitting.fit_head
+    monkeypatch.setattr(head_fitting, "fit_head", lambda *a, **k: seen.append(a[0]) or fit(*a, **k))
+    table = ek.ablation({"views": {"views": 3}}, *data, base=base, verbose=0).table
+    plain, views = seen
+    assert views.shape == (90, 3, plain.shape[1])
+    np.testing.assert_allclose(views[:, 0], plain, atol=1e-6)
+    assert np.abs(views[:, 1] - plain).max() > 1e-3
+    assert table["accuracy_test"].min() > 0.9
+
+
 def test_resizing_stands_inside_the_graph(data):
     arguments = {**BASE, "resize_to": 24, "interpolation": "bicubic"}
     experiment = experiments.Experiment(arguments, data[0], np.array(["a", "b", "c"]))
@@ -198,7 +210,7 @@ def test_what_is_kept_depends_on_all_that_counts_and_on_nothing_else(data):
         return json.dumps(experiment.depends_on)
 
     same = [{}, {"interpolation": "bicubic"}, {"unfreeze": 2}, {"fine_tune": False}, {"augmentation": "none"}]
-    assert len({key(**arguments) for arguments in same}) == 1
+    assert len({key(**arguments) for arguments in [*same, {"views": 4}]}) == 1
     other = [
         {"epochs": 3},
         {"optimizer": "sgd"},
@@ -245,6 +257,8 @@ def test_an_augmentation_with_a_plus_is_added(before, value, after):
         ({"a": {"optimizer": "adamww"}}, "Unknown optimizer 'adamww'. Did you mean 'adamw'"),
         ({"a": {"augmentation": "+rotatoin"}}, "Unknown augmentation 'rotatoin'. Did you mean 'rotation'"),
         ({"a": {"augmentation": ["+flip", "blur"]}}, r"either adds \('\+name' throughout\) or replaces"),
+        ({"a": {"views": 0}}, "`views` must be"),
+        ({"a": {"backbone": random_backbone("a"), "fine_tune": False, "views": 4}}, "Views need an augmentation"),
         ({"a": {"sampling": "more"}}, "`sampling` must be one of"),
         ({"a": {"class_weight": {"d": 2}}}, "`class_weight` names a class that is not there: 'd'"),
         ({"a": {"backbone": "CNM"}}, "Unknown backbone 'CNM'. Did you mean 'CNN'"),

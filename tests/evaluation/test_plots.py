@@ -165,5 +165,5 @@ def test_augmentation_plots_check_their_input(images):
         plots.plot_augmentation("mediacl", images)
     with pytest.raises(ValueError, match="`images` must hold images of shape"):
         plots.plot_augmentation("light", images[0])
-    with pytest.raises(ValueError, match="`views` must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`views` must be an int of at least 1. Received: 0"):
         plots.plot_augmentation("light", images, views=0)

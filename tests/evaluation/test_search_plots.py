@@ -91,7 +91,7 @@ def test_shares_of_families_fill_the_axes(many):
 
 def test_a_short_search_has_few_windows(trials):
     assert len(plot_family_shares(trials).patches) == 3
-    with pytest.raises(ValueError, match="`windows` must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`windows` must be an int of at least 1. Received: 0"):
         plot_family_shares(trials, windows=0)
 
 

@@ -280,7 +280,7 @@ def test_all_bad_files_are_listed_at_once_and_the_good_ones_kept(folder, tmp_pat
 def test_bad_arguments_are_refused(pictures):
     with pytest.raises(ValueError, match="Two backbones are called 'a'"):
         extract([small_backbone("a"), small_backbone("a")], pictures)
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`batch_size` must be an int of at least 1. Received: 0"):
         extract([small_backbone("a")], pictures, batch_size=0)
     with pytest.raises(ValueError, match=r"look scaled to \[0, 1\]"):
         extract([small_backbone("a")], pictures / 255.0)

@@ -128,7 +128,7 @@ def test_what_makes_no_view_is_refused(pictures):
         extract(pictures, augmentation="strong")
     with pytest.raises(ValueError, match="Views need an augmentation that changes images. Received: 'none' for 3"):
         extract(pictures, augmentation="none")
-    with pytest.raises(ValueError, match="`views` must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`views` must be an int of at least 1. Received: 0"):
         extract(pictures, views=0)
 
 

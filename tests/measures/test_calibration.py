@@ -65,7 +65,7 @@ def test_equal_confidences_are_one_bin():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="`bins` must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`bins` must be an int of at least 1. Received: 0"):
         reliability([[0.9, 0.1]], [0], bins=0)
     with pytest.raises(ValueError, match="`binning` must be one of 'equal_width', 'adaptive'"):
         expected_calibration_error([[0.9, 0.1]], [0], binning="quantile")

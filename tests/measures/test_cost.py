@@ -84,7 +84,7 @@ def test_what_cannot_be_timed_is_refused():
     with pytest.raises(ValueError, match=r"All sizes but the batch's must be known. Received: model 'any'"):
         measure_latency(keras.Model(images, layers.GlobalAveragePooling2D()(images), name="any"))
     for wrong in ({"batch_size": 0}, {"repeats": 0}):
-        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be at least 1. Received: 0"):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be an int of at least 1. Received: 0"):
             measure_latency(tiny_member("a"), **wrong)
     with pytest.raises(ValueError, match="unique names. Received: a, a"):
         member_costs([tiny_member("a"), tiny_member("a")])

@@ -262,7 +262,7 @@ def test_the_design_effect_tells_how_many_images_are_as_one(rng):
     [
         ({"metric": "acuracy"}, "`metric` must be one of .* Did you mean 'accuracy'"),
         ({"confidence": 95}, "`confidence` must lie between 0 and 1. Received: 95"),
-        ({"resamples": 0}, "`resamples` must be at least 1"),
+        ({"resamples": 0}, "`resamples` must be an int of at least 1"),
         ({"seed": -1}, "`seed` must be an int of at least 0. Received: -1"),
         ({"groups": [1, 2]}, r"one group per image. Received: shape \(2,\) for 3 images"),
         ({"groups": ["a", "a", "a"]}, "at least two groups. Received: only 'a'"),

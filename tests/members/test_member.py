@@ -66,7 +66,7 @@ def test_set_head_sets_what_fits():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 1}, "`num_classes` must be at least 2. Received: 1"),
+        ({"num_classes": 1}, "`num_classes` must be an int of at least 2. Received: 1"),
         ({"dropout": 1.0}, r"`dropout` must be in \[0, 1\)"),
         ({"head": "liner"}, "Did you mean 'linear'"),
     ],

@@ -22,7 +22,7 @@ import ensemble_keras as ek
 FAMILIES = {
     "cnn": {
         "blocks": [2, 3],
-        "filters": [16, 24],
+        "filters": [8, 16, 24, 32],
         "kernel_size": [3],
         "norm": ["batch"],
         "pooling": ["max"],
@@ -30,8 +30,8 @@ FAMILIES = {
     },
     "vgg": {
         "blocks": [2],
-        "convolutions": [2],
-        "filters": [16],
+        "convolutions": [1, 2],
+        "filters": [8, 16, 24],
         "norm": ["batch"],
         "dropout": [0.0],
         "top": ["average"],
@@ -55,9 +55,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", default="../shared", help="folder with data/cifar10")
     parser.add_argument("--name", default="sparse_search", help="of the saved table (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=6, help="of the sparse search (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=6, help="default: %(default)s")
-    parser.add_argument("--images", type=int, default=1500, help="training images (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=16, help="of the sparse search (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--images", type=int, default=5000, help="training images (default: %(default)s)")
     parser.add_argument("--held", type=int, default=2000, help="validation images (default: %(default)s)")
     parser.add_argument("--output", help="folder for the searches, kept (default: a temporary one)")
     options = parser.parse_args()
@@ -86,8 +86,11 @@ def search(options, folder):
         trials += 1
         plain = ek.search.ArchitectureSearch(space, max_trials=trials, project_name="plain", **shared)
         plain.search(images, y[: options.images], **data, verbose=0)
-        if work(plain.leaderboard(), options.epochs) >= budget:
+        table = plain.leaderboard()
+        if work(table, options.epochs) >= budget:
             return sparse, plain
+        if len(table) < trials:
+            raise SystemExit(f"The space has only {len(table)} networks, too few for that budget: widen FAMILIES.")
 
 
 def work(table, epochs):

@@ -19,14 +19,19 @@ from ensemble_keras.search.tuner import ALGORITHMS, ArchitectureSearch, GeneticS
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A finished search of four trials, of which two keep their weights."""
+    """A finished search of four trials."""
+    return search_of_four(tmp_path_factory.mktemp("searched"))
+
+
+@pytest.fixture(scope="module")
+def searched_by_loss(tmp_path_factory):
+    """The same by the loss, in which no trial is as good as another, so that two keep their weights."""
+    return search_of_four(tmp_path_factory.mktemp("searched_by_loss"), objective="val_loss")
+
+
+def search_of_four(folder, **options):
     tuner = GeneticSearch(
-        tiny_space(),
-        max_trials=4,
-        population_size=3,
-        keep=2,
-        ensemble_size=1,
-        directory=tmp_path_factory.mktemp("searched"),
+        tiny_space(), max_trials=4, population_size=3, keep=2, ensemble_size=1, directory=folder, **options
     )
     tuner.search(*tiny_images(), epochs=2, verbose=0)
     return tuner
@@ -88,31 +93,32 @@ def test_a_best_model_predicts_what_its_trial_did(searched):
     assert np.isclose(accuracy, searched.completed_trials()[0].score)
 
 
-def test_only_the_weights_of_the_best_are_kept_and_others_are_trained_again_as_they_were(searched):
-    trials = searched.completed_trials()
-    assert [searched.has_weights(trial) for trial in trials[:2]] == [True, True]
-    dropped = next(trial for trial in trials if not searched.has_weights(trial))
-    (predicted,), _ = searched.predictions([dropped])
-    model = searched.load_model(dropped)
-    np.testing.assert_allclose(searched.data.selection.predict(model), predicted, atol=1e-6)
-    searched._records.keep_weights_of({trial.genome_id[:16] for trial in trials[:2]})
+def test_only_the_weights_of_the_best_are_kept_and_others_are_trained_again_as_they_were(searched_by_loss):
+    tuner = searched_by_loss
+    trials = tuner.completed_trials()
+    assert [tuner.has_weights(trial) for trial in trials] == [True, True, False, False]
+    (predicted,), _ = tuner.predictions([trials[2]])
+    model = tuner.load_model(trials[2])
+    np.testing.assert_allclose(tuner.data.selection.predict(model), predicted, atol=1e-6)
+    tuner._records.keep_weights_of({trial.genome_id[:16] for trial in trials[:2]})
 
 
-def test_a_new_process_knows_the_search_without_its_data(searched):
+def test_a_new_process_knows_the_search_without_its_data(searched_by_loss):
     again = GeneticSearch(
         tiny_space(),
+        objective="val_loss",
         max_trials=4,
         population_size=3,
         keep=2,
-        directory=project(searched).parent,
+        directory=project(searched_by_loss).parent,
         project_name="search",
     )
-    pd.testing.assert_frame_equal(again.leaderboard(), searched.leaderboard())
+    pd.testing.assert_frame_equal(again.leaderboard(), searched_by_loss.leaderboard())
     (model,) = again.get_best_models()
     x = tiny_images()[0]
-    expected = searched.get_best_models()[0].predict(x, verbose=0)
+    expected = searched_by_loss.get_best_models()[0].predict(x, verbose=0)
     np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
-    dropped = next(trial for trial in again.completed_trials() if not again.has_weights(trial))
+    dropped = again.completed_trials()[2]
     with pytest.raises(RuntimeError, match="Call `search` with the arguments that it had"):
         again.load_model(dropped)
     with pytest.raises(RuntimeError, match="Call `search` first"):
@@ -134,7 +140,8 @@ def test_a_finished_search_returns_at_once_and_a_larger_one_goes_on(searched, mo
 
 def test_a_search_killed_as_its_last_trial_ended_still_writes_its_tables(tmp_path, monkeypatch):
     def search():
-        tuner = GeneticSearch(tiny_space(), max_trials=2, population_size=3, keep=1, directory=tmp_path)
+        options = {"objective": "val_loss", "keep": 1, "ensemble_size": 1}  # no ties, and no team, whose weights stay
+        tuner = GeneticSearch(tiny_space(), max_trials=2, population_size=3, directory=tmp_path, **options)
         tuner.search(*tiny_images(), epochs=1, verbose=0)
 
     def killed(tuner):

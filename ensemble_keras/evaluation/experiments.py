@@ -14,14 +14,14 @@ from ensemble_keras.backbones.registry import backbone_label, build_backbone, de
 from ensemble_keras.backbones.weights import is_weights_file
 from ensemble_keras.data.labels import class_weights
 from ensemble_keras.data.sampling import SAMPLINGS
-from ensemble_keras.features.extraction import extract, predict
+from ensemble_keras.features.extraction import predict
 from ensemble_keras.features.keys import architecture_fingerprint, augmentation_key, model_fingerprint
 from ensemble_keras.features.views import Views
-from ensemble_keras.members.head_fitting import solve_head
+from ensemble_keras.members.head_fitting import solve_probe
 from ensemble_keras.members.initialisation import reinitialised, set_state
 from ensemble_keras.members.member import HEADS, backbone_of, build_member
 from ensemble_keras.members.settings import FineTuning, Training
-from ensemble_keras.members.trainer import Trainer, folds_that_fit, inner_split, separate_sets
+from ensemble_keras.members.trainer import Trainer, inner_split
 
 # What an experiment is where nothing is given: the first network of a tutorial, from random weights.
 DEFAULTS = {
@@ -221,15 +221,8 @@ class Experiment:
 
     def _solve(self, member, dataset, store, seed, verbose, views=None):
         """Solves the head on the features of the frozen backbone."""
-        trunk = backbone_of(member)
-        options = {"image_size": self.image_size, "store": store, "verbose": verbose, "views": views}
-        found = extract({trunk.name: trunk}, dataset, **options)
-        for reason in found.skipped.values():
-            raise MemoryError(reason)
-        folds = folds_that_fit(dataset, seed)
-        options = {"class_weight": self._class_weight, "sampling": self._sampling, "seed": seed}
-        sets = separate_sets(dataset)
-        solve_head(member, found.features[trunk.name], dataset.labels, folds, sets=sets, **options)
+        options = {"class_weight": self._class_weight, "sampling": self._sampling, "views": views}
+        solve_probe(member, dataset, store=store, seed=seed, verbose=verbose, **options)
 
 
 def _described_backbone(backbone, weights):

@@ -81,7 +81,7 @@ def solve_head(member, features, y, folds, *, sets=None, class_weight=None, samp
     set_head(member, fit_head(features, y, folds, sets=sets, **options).layers)
 
 
-def solve_probe(member, images, *, class_weight=None, sampling=None, store=None, seed=0, verbose=1):
+def solve_probe(member, images, *, class_weight=None, sampling=None, views=None, store=None, seed=0, verbose=1):
     """Solves a member's head on the features of its backbone as it is (a linear probe).
 
     Args:
@@ -89,6 +89,7 @@ def solve_probe(member, images, *, class_weight=None, sampling=None, store=None,
         images: An `ImageDataset` with labels `0 … num_classes − 1`.
         class_weight: As in `solve_head`.
         sampling: As in `solve_head`.
+        views: `Views` of each image that the head learns from. Defaults to `None`: the images as they are.
         store: A `FeatureStore`, its path, or `None`.
         seed: Int. Of the folds, too, by which the head's strength is chosen.
         verbose: 0 shows no progress.
@@ -97,7 +98,7 @@ def solve_probe(member, images, *, class_weight=None, sampling=None, store=None,
         MemoryError: If not even one image at a time fits.
     """
     trunk = {member.name: backbone_of(member)}
-    found = extract(trunk, images, image_size=member.input_shape[1:3], store=store, verbose=verbose)
+    found = extract(trunk, images, image_size=member.input_shape[1:3], store=store, views=views, verbose=verbose)
     for reason in found.skipped.values():
         raise MemoryError(reason)
     folds = folds_that_fit(images, seed)
